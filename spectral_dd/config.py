@@ -1,0 +1,154 @@
+"""`Config`, the description of one member of a sweep, and `InputError`.
+
+Each field says here, once, what it means, what is allowed, and whether it is *static* (it shapes the
+compiled program) or *per-member* (an array along the member axis of a pack). Nothing here touches a device.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+class InputError(ValueError):
+    """The user gave something that cannot work. The message is one line that names the flag or file, the
+    value and what is allowed; the scripts print it and exit with status 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns ' Did you mean X?' for the known name nearest to `name`, or nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def _field(default: Any, help: str, *, static: bool, **limits: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "static": static, **limits})
+
+
+def _static(default: Any, help: str, **limits: Any) -> Any:
+    return _field(default, help, static=True, **limits)
+
+
+def _per_member(default: Any, help: str, **limits: Any) -> Any:
+    return _field(default, help, static=False, **limits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One member: a network, its training set, how it is trained and how its spectrum is measured.
+
+    Raises:
+      InputError: a field has the wrong type or is out of range, or two fields contradict each other.
+    """
+
+    # The network.
+    model: str = _static("cnn5", "architecture", choices=("mlp", "cnn5"))
+    width: int = _per_member(8, "number of channels or hidden units that scales the architecture", min=1)
+    seed: int = _per_member(
+        0, "seed of the subset, the label noise, the initial weights, the order of examples and the spectrum's draws",
+        min=0, max=2**31 - 1,
+    )  # fmt: skip
+    dtype: str = _static("float32", "type of parameters and computation", choices=("float32", "float64"))
+
+    # The data.
+    dataset: str = _static("digits", "'digits' (embedded) or the name of any TFDS image classification data set")
+    train_size: int = _per_member(0, "training examples, a seeded subset; smaller ones are nested; 0: all", min=0)
+    label_noise: float = _per_member(0.0, "fraction of the training labels that noise is applied to", min=0, max=1)
+    noise_kind: str = _per_member(
+        "symmetric",
+        "permute: the labels of a random subset are shuffled; symmetric: always a wrong label; uniform: any label",
+        choices=("permute", "symmetric", "uniform"),
+    )
+    shift: int = _static(0, "augmentation: random shift by up to so many pixels, zeros enter", min=0)
+    flip: bool = _static(False, "augmentation: random horizontal flip")
+
+    # Training.
+    epochs: int = _static(100, "passes over the member's training set", min=1)
+    batch_size: int = _static(128, "examples in a step; what is left of a shuffled epoch is dropped", min=1)
+    optimizer: str = _static(
+        "adam",
+        "adam (weight decay added to the gradient), adamw (decoupled), sgd (with momentum)",
+        choices=("adam", "adamw", "sgd"),
+    )
+    learning_rate: float = _per_member(1e-3, "initial learning rate", min=0)
+    weight_decay: float = _per_member(0.0, "weight decay", min=0)
+    momentum: float = _per_member(0.9, "momentum of sgd", min=0, max=1)
+    schedule: str = _static(
+        "constant",
+        "learning rate over steps: constant, inverse_sqrt: 1/sqrt(1 + floor(step / schedule_steps)), "
+        "cosine: to zero at the last step",
+        choices=("constant", "inverse_sqrt", "cosine"),
+    )
+    schedule_steps: int = _static(512, "length of a stage of the inverse_sqrt schedule", min=1)
+    records_per_decade: int = _static(
+        10, "recorded epochs (metrics, spectra, checkpoint) in a factor of ten of epochs", min=1
+    )
+
+    # The spectrum.
+    spectrum_examples: int = _static(64, "examples of each split whose spectrum is recorded; 0: no spectra", min=0)
+    spectrum_points: int = _static(128, "points N on the segment through an example; even", min=4)
+    spectrum_half_width: float = _static(0.5, "half width h of the segment, L2 distance in input space", above=0)
+    spectrum_directions: int = _static(1, "random directions through each example", min=1)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, check_value(field, getattr(self, field.name)))
+        if self.spectrum_points % 2:
+            raise InputError(f"--spectrum_points={self.spectrum_points}: must be even")
+        if 0 < self.train_size < self.batch_size:
+            raise InputError(
+                f"--batch_size={self.batch_size}: larger than the training set (--train_size={self.train_size})"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.train_size // self.batch_size
+
+    def static(self) -> dict[str, Any]:
+        """The fields that shape the program; members that agree on them can share a pack."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["static"]}
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Config":
+        return cls(**values)
+
+
+def check_value(field: dataclasses.Field, value: Any) -> Any:
+    """Returns `value` as the field's type; raises `InputError` if it has none or is not allowed.
+
+    Text is parsed, so this is the flags' parser as well.
+    """
+    flag, limits = f"--{field.name}={value}", field.metadata
+    if field.type is bool:
+        if str(value).lower() not in ("true", "false"):
+            raise InputError(f"{flag}: must be true or false")
+        return str(value).lower() == "true"
+    if field.type is str:
+        choices = limits.get("choices")
+        if choices and value not in choices:
+            raise InputError(f"{flag}: must be one of {', '.join(choices)}.{nearest(str(value), choices)}")
+        return str(value)
+    allowed = "a whole number" if field.type is int else "a number"
+    if "min" in limits and "max" in limits:
+        allowed += f" from {limits['min']} to {limits['max']}"
+    elif "min" in limits:
+        allowed += f" of at least {limits['min']}"
+    elif "above" in limits:
+        allowed += f" above {limits['above']}"
+    try:
+        number = field.type(value)  # type: ignore[operator]
+        ok = number == float(value) and math.isfinite(number)
+    except (ValueError, TypeError, OverflowError):
+        ok = False
+    if (
+        not ok
+        or number < limits.get("min", number)
+        or number > limits.get("max", number)
+        or ("above" in limits and number <= limits["above"])
+    ):
+        raise InputError(f"{flag}: must be {allowed}")
+    return number
