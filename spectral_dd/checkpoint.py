@@ -1,0 +1,469 @@
+"""Checkpoints of a pack: the state of its members and what was measured, one atomic unit per recorded epoch.
+
+    DIR/records/EPOCH/   an Orbax checkpoint of three items, kept for ever: `state`, `results`, `checksums`
+    DIR/rolling/EPOCH/   the same without `results`, for resuming between recorded epochs; only the latest is kept
+    DIR/lock             held by the one process that writes
+
+State and results are nested dicts of arrays whose first axis is the member. They are stored in chunks of one
+member, so that one member can be read alone; `checksums` holds a CRC32 for each (array, member), because neither
+Orbax nor zarr notices a flipped bit. Orbax writes; reading goes to the arrays in the checkpoint directly,
+through tensorstore, since Orbax neither reads a slice nor says which array is damaged.
+
+Nothing here knows what the arrays mean. A pack belongs to one process: all its shards must be addressable.
+"""
+
+import collections
+import concurrent.futures
+import fcntl
+import json
+import logging as std_logging
+import os
+import pathlib
+import shutil
+import socket
+import types
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Self, TextIO
+
+import jax
+import numpy as np
+import tensorstore as ts
+from absl import logging
+from flax import traverse_util
+from orbax.checkpoint import v1 as ocp
+
+from spectral_dd.config import InputError
+
+Tree = Mapping[str, Any]
+Flat = dict[str, Any]
+
+_COMPLETE = (
+    "commit_success.txt",
+    "_CHECKPOINT_METADATA",
+    "checksums/data.json",
+    "state/_METADATA",
+    "state/manifest.ocdbt",
+)
+_RESULTS = ("results/_METADATA", "results/manifest.ocdbt")
+_TEMPORARY = ".orbax-checkpoint-tmp"
+_DELETING = ".deleting"
+_DAMAGED = ".damaged"
+
+# Saves that have not been written yet may hold this much host memory before the training loop has to wait. At small
+# scale the first epochs are faster than the disk; a large state is over the limit alone, and waits for the last one.
+_PENDING_BYTES = 256 * 2**20
+
+# What tensorstore, and json, raise for damaged data depends on the place of the damage.
+_READ_ERRORS = (OSError, ValueError, LookupError, RuntimeError, TypeError)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read. The message names the directory, epoch and array."""
+
+
+def _orbax_is_quiet(record: std_logging.LogRecord) -> bool:
+    # Orbax reports each step of each save, and each failure with a traceback per thread, through absl's only logger;
+    # what matters is raised as well.
+    return record.levelno > std_logging.ERROR or f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
+std_logging.getLogger("absl").addFilter(_orbax_is_quiet)
+
+
+class PackWriter:
+    """Writes the checkpoints of one pack, and restores the latest.
+
+    The only one to do so while it lives: it locks `directory`, and then removes what a killed writer left half
+    written. `record` and `roll` return as soon as the state is copied to the host; its buffers may then be donated
+    or changed. Writing goes on in the background, in order. If it fails (a full disk), the next call raises
+    CheckpointError, `close` at the latest; what was complete before stays so.
+
+    Args:
+      directory: of the pack; created if needed.
+
+    Raises:
+      InputError: another process is training the pack.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        # Absolute, because the program may change its working directory while this lives.
+        self._directory = pathlib.Path(directory).absolute()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self._directory / "lock")
+        for kind in ("records", "rolling"):
+            (self._directory / kind).mkdir(exist_ok=True)
+            _clean(self._directory / kind)
+        self._recorded = set(recorded_epochs(self._directory))
+        self._context = _context()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: collections.deque[tuple[concurrent.futures.Future[None], int]] = collections.deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            logging.error("%s", failure)  # What stopped the program matters more.
+
+    def latest(self) -> int | None:
+        """The newest complete epoch, recorded or rolling; None if there is none. Waits for saves in progress."""
+        self._wait()
+        return max((int(step.name) for step in self._steps()), default=None)
+
+    def restore(self, abstract_state: Tree) -> tuple[int, dict[str, Any]]:
+        """Returns the newest intact epoch and its state.
+
+        A checkpoint found damaged is set aside as EPOCH.damaged, with a warning, and the next older one is taken;
+        its epoch can then be recorded again.
+
+        Args:
+          abstract_state: nested dict of jax.ShapeDtypeStruct, with the shardings that the arrays shall have.
+
+        Raises:
+          InputError: the stored state has other arrays, shapes or types than `abstract_state`.
+          CheckpointError: there is no checkpoint, or none is intact (nothing is then set aside).
+        """
+        self._wait()
+        damaged: list[pathlib.Path] = []
+        for step in sorted(self._steps(), key=lambda step: (int(step.name), step.parent.name == "records"))[::-1]:
+            try:
+                checksums = _read_checksums(step)
+                if "results" in checksums:
+                    _read(step, "results", checksums["results"])
+                state = _read_state(step, checksums["state"], abstract_state, whole=True)
+            except CheckpointError as error:
+                logging.warning("%s; falling back to an older checkpoint", error)
+                damaged.append(step)
+                continue
+            for path in damaged:
+                _set_aside(path)
+            self._recorded = set(recorded_epochs(self._directory))
+            return int(step.name), state
+        raise CheckpointError(f"{self._directory}: none of its {len(damaged)} checkpoints can be restored")
+
+    def record(self, epoch: int, state: Tree, results: Tree) -> None:
+        """Saves the state and the results of a recorded epoch, and drops rolling checkpoints up to that epoch.
+
+        Args:
+          epoch: not recorded yet.
+          state: nested dict of arrays, (member, ...) each.
+          results: the same, by name of the result.
+
+        Raises:
+          ValueError: the epoch is already recorded, an array has no member axis, or a name contains '.' or '/'.
+          CheckpointError: an earlier save failed.
+        """
+        self._wait(_PENDING_BYTES)
+        if epoch in self._recorded:
+            raise ValueError(f"{self._directory}: epoch {epoch} is already recorded")
+        items = {"state": _to_host(state), "results": _to_host(results)}
+        self._recorded.add(epoch)
+        self._submit(self._directory / "records" / str(epoch), items)
+
+    def roll(self, epoch: int, state: Tree) -> None:
+        """Saves the state for resuming; replaces the previous rolling checkpoint. Nothing to do if this epoch or a
+        later one is recorded, or this one is already saved.
+
+        Raises:
+          ValueError: an array has no member axis, or a name contains '.' or '/'.
+          CheckpointError: an earlier save failed.
+        """
+        self._wait(_PENDING_BYTES)
+        if epoch > max(self._recorded, default=-1):
+            self._submit(self._directory / "rolling" / str(epoch), {"state": _to_host(state)})
+
+    def close(self) -> None:
+        """Waits for saves in progress and releases the pack. Idempotent.
+
+        Raises:
+          CheckpointError: a save failed.
+        """
+        try:
+            self._wait()
+        finally:
+            self._pending.clear()
+            self._thread.shutdown()
+            self._lock.close()
+
+    def _steps(self) -> list[pathlib.Path]:
+        return [*_complete_steps(self._directory / "records"), *_complete_steps(self._directory / "rolling")]
+
+    def _wait(self, pending_bytes: int = -1) -> None:
+        """Waits until the saves in progress hold at most so many bytes, by default until there are none. Raises the
+        first error of those done."""
+        while self._pending:
+            save, _ = self._pending[0]
+            if not save.done() and sum(size for _, size in self._pending) <= pending_bytes:
+                return
+            self._pending.popleft()
+            save.result()
+
+    def _submit(self, step: pathlib.Path, items: dict[str, Flat]) -> None:
+        size = sum(array.nbytes for flat in items.values() for array in _arrays(flat).values())
+        self._pending.append((self._thread.submit(self._save, step, items), size))
+
+    def _save(self, step: pathlib.Path, items: dict[str, Flat]) -> None:
+        """Runs in the background thread."""
+        if _is_complete(step):  # This epoch was rolled before.
+            return
+        try:
+            checkpoint: dict[str, Any] = {name: _nested(flat) for name, flat in items.items()}
+            checkpoint["checksums"] = _seal({name: _checksums(flat) for name, flat in items.items()})
+            with self._context:
+                ocp.save_checkpointables(step, checkpoint)
+            for old in _complete_steps(self._directory / "rolling"):
+                if old != step and int(old.name) <= int(step.name):
+                    _delete(old)
+        except Exception as error:  # Whatever it is must reach the training loop under the name of the directory.
+            if step.parent.name == "records":
+                self._recorded.discard(int(step.name))
+            shutil.rmtree(step.with_name(step.name + _TEMPORARY), ignore_errors=True)  # The disk may be full.
+            raise CheckpointError(f"{step}: cannot save the checkpoint: {_one_line(error)}") from error
+
+
+def recorded_epochs(directory: str | os.PathLike[str]) -> list[int]:
+    """The recorded epochs of a pack, ascending; empty if there are none or no such directory. Safe beside a writer,
+    as are all functions below: they only read, and see a record whole or not at all."""
+    return sorted(int(step.name) for step in _complete_steps(pathlib.Path(directory) / "records"))
+
+
+def load_results(directory: str | os.PathLike[str], epoch: int) -> dict[str, Any]:
+    """What was measured at a recorded epoch: name -> array, (member, ...).
+
+    Raises:
+      InputError: the epoch is not recorded.
+      CheckpointError: an array is damaged.
+    """
+    step = _record(directory, epoch)
+    return _nested(_read(step, "results", _read_checksums(step)["results"]))
+
+
+def load_member_state(
+    directory: str | os.PathLike[str], epoch: int, member: int, parts: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """The state of one member at a recorded epoch, nested dicts of numpy arrays without the member axis.
+
+    Args:
+      directory: of the pack.
+      epoch: a recorded one.
+      member: index in the pack.
+      parts: names at the top of the state, such as ("params", "batch_stats"), to read only these.
+
+    Raises:
+      InputError: the epoch is not recorded, or there is no such member or part.
+      CheckpointError: an array is damaged.
+    """
+    step = _record(directory, epoch)
+    checksums = _read_checksums(step)["state"]
+    if parts is not None:
+        checksums = _select(step, checksums, tuple(parts))
+    members = len(next(iter(_arrays(checksums).values()), []))
+    if not 0 <= member < members:
+        raise InputError(f"{step}: no member {member}; it holds members 0 to {members - 1}")
+    return _nested(_read(step, "state", checksums, member))
+
+
+def load_state(directory: str | os.PathLike[str], epoch: int, abstract_state: Tree) -> dict[str, Any]:
+    """The state of a whole pack at a recorded epoch, with the shardings of `abstract_state`, on whatever number of
+    devices. Arrays that `abstract_state` leaves out are not read.
+
+    Raises:
+      InputError: the epoch is not recorded, or an array has another shape or type, or is not stored.
+      CheckpointError: an array is damaged.
+    """
+    step = _record(directory, epoch)
+    return _read_state(step, _read_checksums(step)["state"], abstract_state, whole=False)
+
+
+def _context() -> ocp.Context:
+    registry = ocp.handlers.local_registry()
+    # A dict of lists of integers would otherwise be stored as a tree of many arrays.
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name="checksums")
+    context = ocp.Context()
+    context.checkpointables.registry = registry
+    context.array.saving.storage_options.shard_axes = (0,)  # Chunks of one member.
+    # Orbax would wait minutes for a directory that could not be created.
+    context.asynchronous.create_directories_asynchronously = False
+    context.memory.deepcopy_host_arrays = False  # They are copies already.
+    return context
+
+
+def _lock(path: pathlib.Path) -> TextIO:
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closing it releases the lock)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise InputError(f"{path.parent}: this pack is being trained by {holder}") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def _clean(directory: pathlib.Path) -> None:
+    """Removes what a killed writer left, and sets aside what somebody deleted parts of."""
+    for path in directory.iterdir():
+        if path.name.endswith((_TEMPORARY, _DELETING)):
+            shutil.rmtree(path)
+        elif path.name.isdecimal() and not _is_complete(path):
+            logging.warning("%s: an incomplete checkpoint, set aside", path)
+            _set_aside(path)
+
+
+def _set_aside(path: pathlib.Path) -> None:
+    names = (f"{path.name}{_DAMAGED}{suffix}" for suffix in ("", *range(1, 1000)))
+    path.rename(next(target for name in names if not (target := path.with_name(name)).exists()))
+
+
+def _delete(step: pathlib.Path) -> None:
+    # Renamed first: it is listed whole or not at all, even if this process is killed in between.
+    doomed = step.rename(step.with_name(step.name + _DELETING))
+    shutil.rmtree(doomed)
+
+
+def _is_complete(step: pathlib.Path) -> bool:
+    required = _COMPLETE + (_RESULTS if step.parent.name == "records" else ())
+    return all((step / name).exists() for name in required)
+
+
+def _complete_steps(directory: pathlib.Path) -> list[pathlib.Path]:
+    if not directory.is_dir():
+        return []
+    return [path for path in directory.iterdir() if path.name.isdecimal() and _is_complete(path)]
+
+
+def _record(directory: str | os.PathLike[str], epoch: int) -> pathlib.Path:
+    step = pathlib.Path(directory).absolute() / "records" / str(epoch)
+    if not _is_complete(step):
+        known = ", ".join(map(str, recorded_epochs(directory))) or "none"
+        raise InputError(f"{directory}: epoch {epoch} is not recorded; recorded epochs: {known}")
+    return step
+
+
+def _nested(flat: Flat) -> dict[str, Any]:
+    return traverse_util.unflatten_dict(flat, sep=".")
+
+
+def _flatten(tree: Tree) -> Flat:
+    """'params.Dense_0.kernel' -> leaf, as Orbax names it in the store; a dict without entries stays a leaf, {}."""
+    flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True)
+    for path in flat:
+        if any(not isinstance(name, str) or not name or "." in name or "/" in name for name in path):
+            raise ValueError(f"{path}: names must be non-empty strings without '.' and '/'")
+    return {".".join(path): {} if leaf is traverse_util.empty_node else leaf for path, leaf in flat.items()}
+
+
+def _arrays(flat: Flat) -> Flat:
+    return {name: leaf for name, leaf in flat.items() if not isinstance(leaf, dict)}
+
+
+def _to_host(tree: Tree) -> Flat:
+    """Flat copy of a tree in host memory that shares nothing with the device's buffers."""
+    flat = _flatten(tree)
+    members = {np.shape(leaf)[:1] for leaf in _arrays(flat).values()}
+    if len(members) != 1 or () in members:
+        shapes = {name: np.shape(leaf) for name, leaf in _arrays(flat).items()}
+        raise ValueError(f"every array needs the same leading member axis, got shapes {shapes}")
+    # On a CPU device_get returns views of the device's buffers, which a later step may be given to write to.
+    return {name: leaf if isinstance(leaf, dict) else np.array(leaf) for name, leaf in jax.device_get(flat).items()}
+
+
+def _crc(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _checksums(flat: Flat) -> dict[str, Any]:
+    """Name -> CRC32 of the bytes of each member."""
+    return {name: leaf if isinstance(leaf, dict) else [_crc(row) for row in leaf] for name, leaf in flat.items()}
+
+
+def _seal(checksums: dict[str, Any]) -> dict[str, Any]:
+    # So that damage to the checksums is not mistaken for a state of another structure.
+    return {**checksums, "crc": zlib.crc32(json.dumps(checksums, sort_keys=True).encode())}
+
+
+def _read_checksums(step: pathlib.Path) -> dict[str, Any]:
+    try:
+        sealed = json.loads((step / "checksums" / "data.json").read_text())
+        checksums = {name: tree for name, tree in sealed.items() if name != "crc"}
+        if sealed != _seal(checksums):
+            raise ValueError("CRC32 differs")
+    except _READ_ERRORS as error:
+        raise CheckpointError(f"{step}: checksums are damaged: {_one_line(error)}") from error
+    return checksums
+
+
+def _select(step: pathlib.Path, checksums: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
+    stored = {name.split(".")[0] for name in checksums}
+    if unknown := set(parts) - stored:
+        raise InputError(f"{step}: no {sorted(unknown)} in the state; it has {sorted(stored)}")
+    return {name: crcs for name, crcs in checksums.items() if name.split(".")[0] in parts}
+
+
+def _open(step: pathlib.Path, item: str, names: Iterable[str]) -> dict[str, ts.TensorStore]:
+    """Opens arrays of a checkpoint; reads none of their chunks."""
+    base = {"driver": "file", "path": f"{step / item}/"}
+    context = ts.Context()
+    stores = {
+        name: ts.open(
+            {"driver": "zarr3", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"}},
+            open=True, read=True, context=context,
+        )
+        for name in names
+    }  # fmt: skip
+    return {name: _result(step, item, name, store) for name, store in stores.items()}
+
+
+def _result(step: pathlib.Path, item: str, name: str, future: ts.Future) -> Any:
+    try:
+        return future.result()
+    except _READ_ERRORS as error:
+        raise CheckpointError(f"{step}: {item} {name!r} is damaged: {_one_line(error)}") from error
+
+
+def _read(step: pathlib.Path, item: str, checksums: dict[str, Any], member: int | None = None) -> Flat:
+    """Reads the arrays that `checksums` lists, whole or one member of each, and checks them."""
+    stores = _open(step, item, _arrays(checksums))
+    reads = {name: (store if member is None else store[member]).read() for name, store in stores.items()}
+    flat = dict(checksums)  # Keeps dicts without entries, and the order.
+    for name, read in reads.items():
+        array = _result(step, item, name, read)
+        crcs = checksums[name] if member is None else [checksums[name][member]]
+        if [_crc(row) for row in (array if member is None else [array])] != crcs:
+            raise CheckpointError(f"{step}: {item} {name!r} is damaged: CRC32 differs")
+        flat[name] = array
+    return flat
+
+
+def _read_state(step: pathlib.Path, checksums: dict[str, Any], abstract_state: Tree, *, whole: bool) -> dict[str, Any]:
+    """Reads the arrays of `abstract_state` and puts them on its devices; `whole`: all that are stored are asked for."""
+    abstract = _flatten(abstract_state)
+    wanted = _arrays(abstract)
+    stored = _arrays(checksums)
+    different = sorted(wanted.keys() ^ stored.keys() if whole else wanted.keys() - stored.keys())
+    if different:
+        raise InputError(f"{step}: the stored state and the one asked for differ in {', '.join(different)}")
+    for name, store in _open(step, "state", wanted).items():
+        have, want = (store.shape, store.dtype.numpy_dtype), (wanted[name].shape, np.dtype(wanted[name].dtype))
+        if have != want:
+            raise InputError(f"{step}: {name!r} is stored as {have[1]}{have[0]}, asked for is {want[1]}{want[0]}")
+        if jax.dtypes.canonicalize_dtype(want[1]) != want[1]:
+            raise InputError(f"{step}: {name!r} is {want[1]}, which needs JAX_ENABLE_X64=1")
+    arrays = _read(step, "state", {name: stored[name] for name in wanted})
+    # Not an alias of numpy's memory: the training step will be given these buffers to write to.
+    placed = {name: jax.device_put(arrays[name], wanted[name].sharding, may_alias=False) for name in wanted}
+    return _nested({**abstract, **placed})
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,229 @@
+"""Many members at once: the only module that knows that there is more than one member, or device.
+
+A `Family` stacks the members of a pack, padded to the widest, along a leading member axis, maps the functions
+of `train.py` and `spectrum.py` over it and shards it over the local devices with `jax.shard_map`. Members
+never communicate, so there is no collective anywhere.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from spectral_dd import data, padding, spectrum
+from spectral_dd.config import Config
+from spectral_dd.models import build_model
+from spectral_dd.train import Images, Member, State, evaluate, initial_state, train_epochs
+
+SPLITS = ("train", "noisy", "test")
+
+# Every draw comes from the member's seed, folded with its purpose (0: training, see train.train_epochs).
+_SPECTRUM_KEY = 1
+_INITIAL_KEY = 2
+
+
+class Family:
+    """The members of one pack, on the devices.
+
+    Trees of the host have leaves `(member, ...)` in the order of `configs`; on the devices the members are
+    dealt to the shards so that each gets its share of the steps, and shards are filled up with copies.
+    """
+
+    def __init__(self, configs: Sequence[Config], dataset: data.Dataset, devices: Sequence[jax.Device] | None = None):
+        """
+        Args:
+          configs: members that agree on their static fields.
+          dataset: the data set that they name.
+          devices: the member axis is sharded over them; by default all local ones.
+        """
+        self.configs = list(configs)
+        self.config = dataclasses.replace(self.configs[0], width=max(c.width for c in self.configs))
+        self.dataset = dataset
+        self.model = build_model(self.config, dataset.num_classes)
+        devices = list(devices or jax.local_devices())
+        # On the CPU one member after another, a stream a device, beats a batched product over members.
+        self.sequential = devices[0].platform == "cpu"
+        devices = devices[: len(self.configs)]
+        self.slots = deal([c.train_size // c.batch_size for c in self.configs], len(devices))
+        mesh = Mesh(np.array(devices), ("member",))
+        self._by_member = NamedSharding(mesh, PartitionSpec("member"))
+        self._replicated = NamedSharding(mesh, PartitionSpec())
+
+        images = Images(dataset.train_images, dataset.test_images, dataset.test_labels)
+        self._images = jax.device_put(images, self._replicated)
+        self._members = self.place(member_arrays(self.configs, dataset))
+        model, config = self.model, self.config
+        self._train = self._over_members(functools.partial(train_epochs, model, config), scalars=2, donate=True)
+        self._evaluate = self._over_members(functools.partial(evaluate, model, config))
+        self._spectra = self._over_members(functools.partial(_spectra, model, config))
+
+    def _over_members(self, f, scalars: int = 0, donate: bool = False):
+        """Maps `f(member, state, images, *scalars)` over the members, sharded over the devices."""
+
+        def on_a_device(members, states, images, *scalars):
+            def one(member_and_state):
+                return f(*member_and_state, images, *scalars)
+
+            return lax.map(one, (members, states)) if self.sequential else jax.vmap(one)((members, states))
+
+        by_member, replicated = self._by_member.spec, self._replicated.spec
+        mapped = jax.shard_map(
+            on_a_device,
+            mesh=self._by_member.mesh,
+            in_specs=(by_member, by_member, replicated, *[replicated] * scalars),
+            out_specs=by_member,
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=(1,) if donate else ())
+
+    def initial_state(self) -> State:
+        """The state before the first epoch: each member is drawn at its own width, then padded."""
+        image = jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.dtype)
+        init = functools.partial(jax.jit, static_argnums=0)(_init_variables)
+        wide = jax.eval_shape(functools.partial(_init_variables, self.model), 0, image)
+        narrow = [init(build_model(c, self.dataset.num_classes), c.seed, image) for c in self.configs]
+        padded = [padding.pad(variables, wide) for variables in narrow]
+        return self._state(self.place(jax.tree.map(lambda *leaves: np.stack(leaves), *padded)))
+
+    def _state(self, variables) -> State:
+        initial = jax.vmap(functools.partial(initial_state, self.config))
+        return jax.jit(initial, out_shardings=self._by_member)(self._members, variables)
+
+    def train(self, state: State, start: int, stop: int) -> State:
+        """Trains epochs `start` to `stop` - 1. The buffers of `state` are reused: it must not be used again."""
+        return self._train(self._members, state, self._images, jnp.int32(start), jnp.int32(stop))
+
+    def evaluate(self, state: State) -> dict[str, np.ndarray]:
+        """See `train.evaluate`; arrays `(member,)` on the host."""
+        return self.fetch(self._evaluate(self._members, state, self._images))
+
+    def spectra(self, state: State) -> dict[str, np.ndarray]:
+        """`energy` and `amplitude`, `(member, split, example, frequency)` on the host, splits as in `SPLITS`.
+
+        Examples that a split does not have (fewer relabelled ones than asked for) are NaN.
+        """
+        return self.fetch(self._spectra(self._members, state, self._images))
+
+    def place(self, tree: Any) -> Any:
+        """Puts a tree of the host, leaves `(member, ...)`, onto the devices."""
+        dealt = jax.tree.map(lambda leaf: np.asarray(leaf)[self.slots], tree)
+        return jax.device_put(dealt, self._by_member)
+
+    def fetch(self, tree: Any) -> Any:
+        """The inverse of `place`."""
+        places = [self.slots.index(i) for i in range(len(self.configs))]
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[places], jax.device_get(tree))
+
+    def save_tree(self, state: State) -> dict[str, Any]:
+        """The state as nested dictionaries of host arrays `(member, ...)`, for a checkpoint."""
+        host = self.fetch(state)
+        leaves = {f"{i:02d}": leaf for i, leaf in enumerate(jax.tree.leaves(host.optimizer))}
+        return {"variables": host.variables, "optimizer": leaves, "step": host.step}
+
+    def load_tree(self, tree: dict[str, Any]) -> State:
+        """The inverse of `save_tree`, on however many devices this family has."""
+        structure = jax.tree.structure(self._abstract_state().optimizer)
+        optimizer = jax.tree.unflatten(structure, [leaf for _, leaf in sorted(tree["optimizer"].items())])
+        return self.place(State(tree["variables"], optimizer, tree["step"]))
+
+    def abstract_tree(self) -> dict[str, Any]:
+        """Shapes and types of `save_tree`."""
+        abstract = self._abstract_state()
+        leaves = {f"{i:02d}": leaf for i, leaf in enumerate(jax.tree.leaves(abstract.optimizer))}
+        return {"variables": abstract.variables, "optimizer": leaves, "step": abstract.step}
+
+    def _abstract_state(self) -> State:
+        members = len(self.configs)
+        image = jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.dtype)
+        variables = jax.eval_shape(functools.partial(_init_variables, self.model), 0, image)
+        member = jax.eval_shape(lambda m: jax.tree.map(lambda leaf: leaf[0], m), self._members)
+        state = jax.eval_shape(functools.partial(initial_state, self.config), member, variables)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), state)
+
+
+def _init_variables(model: nn.Module, seed, image):
+    return model.init(jax.random.fold_in(jax.random.key(seed), _INITIAL_KEY), image, train=False)
+
+
+def _spectra(model, config, member, state, images):
+    """The spectra of one member around its examples of each split."""
+    seed = jax.random.fold_in(jax.random.key(member.seed), _SPECTRUM_KEY)
+
+    def split(number, pool):
+        index = member.spectrum_index[number]
+        x = data.to_unit(pool[jnp.maximum(index, 0)], jnp.dtype(config.dtype))
+        v = spectrum.random_directions(jax.random.fold_in(seed, number), config.spectrum_directions, x)
+        spectra = spectrum.line_spectra(
+            lambda inputs: model.apply(state.variables, inputs, train=False),
+            x,
+            v,
+            num_points=config.spectrum_points,
+            half_width=config.spectrum_half_width,
+        )
+        return [jnp.where(index[:, None] >= 0, s, jnp.nan) for s in spectra]
+
+    energy, amplitude = zip(
+        *(split(i, p) for i, p in enumerate((images.train, images.train, images.test))), strict=True
+    )
+    return {"energy": jnp.stack(energy), "amplitude": jnp.stack(amplitude)}
+
+
+def deal(work: Sequence[float], shards: int) -> list[int]:
+    """Deals members to equal shards, the longest first and in turn, so that no shard waits long for another.
+
+    Returns:
+      Member numbers, shard after shard. Short shards are filled up with one of their own members.
+    """
+    order = sorted(range(len(work)), key=lambda i: -work[i])
+    rows = -(-len(order) // shards)
+    slots: list[int] = []
+    for shard in range(shards):
+        mine = order[shard::shards]
+        slots += mine + [mine[-1]] * (rows - len(mine))
+    return slots
+
+
+def member_arrays(configs: Sequence[Config], dataset: data.Dataset) -> Member:
+    """`Member` with a leading member axis, on the host."""
+    dtype = configs[0].dtype
+    sets = [data.training_set(dataset, c) for c in configs]
+    capacity = max(len(s.index) for s in sets)
+
+    def padded(name):
+        return np.stack([np.pad(getattr(s, name), (0, capacity - len(s.index))) for s in sets])
+
+    def rates(name):
+        return np.array([getattr(c, name) for c in configs], dtype)
+
+    return Member(
+        seed=np.array([c.seed for c in configs], np.uint32),
+        learning_rate=rates("learning_rate"),
+        weight_decay=rates("weight_decay"),
+        momentum=rates("momentum"),
+        size=np.array([len(s.index) for s in sets], np.int32),
+        example=padded("index"),
+        labels=padded("labels"),
+        true_labels=padded("true_labels"),
+        spectrum_index=np.stack([spectrum_index(c, s, dataset) for c, s in zip(configs, sets, strict=True)]),
+    )
+
+
+def spectrum_index(config: Config, training_set: data.TrainingSet, dataset: data.Dataset) -> np.ndarray:
+    """Which examples of each split of `SPLITS` the spectrum is measured around, `(split, example)`; -1: none.
+
+    The training examples are the first of the (shuffled) subset, the others a draw of the seed.
+    """
+    test = np.random.default_rng([config.seed, len(SPLITS)]).permutation(len(dataset.test_images))
+    relabelled = training_set.index[training_set.relabelled]
+    index = np.full((len(SPLITS), config.spectrum_examples), -1, np.int32)
+    for row, examples in zip(index, (training_set.index, relabelled, test), strict=True):
+        chosen = examples[: config.spectrum_examples]
+        row[: len(chosen)] = chosen
+    return index

@@ -1,0 +1,255 @@
+"""Curves -> when does what happen; statistics over seeds. NumPy and xarray only; nothing here draws.
+
+The definitions, used by the table and every figure of the report:
+
+- *Error* is a share in [0, 1]; a *point* is 0.01. "Final" is the last recorded epoch of a member, "best" the
+  lowest recorded value.
+- A network *interpolates* when its error on the training set, with the labels trained on, is at most
+  `TOLERANCE`. The *interpolation threshold* in width is the smallest width that does so in the end.
+- *Double descent* over epochs: the smoothed test error rises by at least `THRESHOLD` and later falls by at least
+  as much (`descents`). The second descent starts at the peak between them.
+- Statistics are means over the members that differ in nothing but the seed. Members that diverged are counted
+  but not averaged: what they computed before says nothing about how they would have ended.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from spectral_dd.config import Config
+
+# One wrong example in a hundred. Exactly zero would miss networks that memorised everything: at a constant
+# learning rate single examples keep flipping. It lies far below any label noise worth studying, so that a
+# network which only learned the clean examples does not count. (The definition of Nakkiran et al., arXiv
+# 1912.02292, has the same free constant; they use 0.1 with up to 20 % noise.)
+TOLERANCE = 0.01
+
+# Three points: above the wiggles between neighbouring recorded epochs, below the double descents of the literature.
+THRESHOLD = 0.03
+
+
+def varying(ds: xr.Dataset) -> list[str]:
+    """Returns the `Config` fields in which the members differ, in the order of `Config`."""
+    names = [f.name for f in dataclasses.fields(Config) if f.name in ds.coords]
+    return [name for name in names if len(set(ds[name].values.reshape(-1).tolist())) > 1]
+
+
+def groups(ds: xr.Dataset, names: Sequence[str], dim: str = "member") -> list[tuple[dict[str, Any], xr.Dataset]]:
+    """Splits the members by the values of the coordinates `names` along `dim`.
+
+    Returns (values by name, the members that have them) for each combination that occurs, sorted; all members
+    as one group where `names` is empty; nothing where there are no members.
+    """
+    keys = list(zip(*(ds[name].values.tolist() for name in names), strict=True)) if names else [()] * ds.sizes[dim]
+    return [
+        (dict(zip(names, key, strict=True)), ds.isel({dim: [i for i, k in enumerate(keys) if k == key]}))
+        for key in sorted(set(keys))
+    ]
+
+
+def setting_names(ds: xr.Dataset) -> list[str]:
+    """Returns what varies beside width and seed (label noise, size of the training set ...).
+
+    Members that agree on all of it are of one *setting*; widths are compared within a setting.
+    """
+    return [name for name in varying(ds) if name not in ("width", "seed")]
+
+
+def smooth(curve: xr.DataArray, window: int = 3) -> xr.DataArray:
+    """Centred moving average over `window` (odd) neighbouring recorded epochs.
+
+    Recorded epochs are log-spaced, so the window is one in log epochs. It is shorter at the ends and beside NaN;
+    what was NaN remains NaN.
+
+    Args:
+      curve: (..., epoch).
+    """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window={window}: must be odd and at least 1")
+    around = curve.rolling(epoch=window, center=True).construct("_window")
+    return around.mean("_window").where(curve.notnull())
+
+
+def interpolation_epoch(train_error: xr.DataArray, tolerance: float = TOLERANCE) -> xr.DataArray:
+    """Returns (...): the first recorded epoch at which the training error is at most `tolerance`; -1: never.
+
+    Args:
+      train_error: (..., epoch), in [0, 1], with the labels trained on.
+    """
+    reached = train_error <= tolerance
+    ever = reached.any("epoch")
+    first = train_error["epoch"].values[reached.argmax("epoch")]
+    return ever.copy(data=np.where(ever, first, -1)).rename("interpolation_epoch")
+
+
+def descents(test_error: xr.DataArray) -> xr.Dataset:
+    """Finds the rise and second fall of each curve, smoothed with `smooth`; the initialisation is a point like others.
+
+    Of all triples (best before, peak, best after) in this order it takes the one that maximises
+    min(peak - best before, peak - best after), the first one if several do. A curve without any fall after a
+    rise (monotone; down, then only up) has rise = fall = 0 and no triple: errors NaN, epochs -1.
+
+    Args:
+      test_error: (..., epoch), in [0, 1]; NaN is skipped.
+
+    Returns:
+      Variables of dimensions (...): `rise` = peak - best before, `fall` = peak - best after (NaN where the whole
+      curve is); `before_error`, `peak_error`, `after_error`; `before_epoch`, `peak_epoch`, `after_epoch`.
+    """
+    # Rounded, because means of equal numbers differ in the last bits: a constant curve must have no peak.
+    smoothed = smooth(test_error.astype(np.float64)).round(12)
+    names = ("rise", "fall", "before_error", "peak_error", "after_error", "before_epoch", "peak_epoch", "after_epoch")
+    values = xr.apply_ufunc(
+        _descents,
+        smoothed,
+        smoothed["epoch"],
+        input_core_dims=[["epoch"], ["epoch"]],
+        output_core_dims=[[]] * len(names),
+        vectorize=True,
+    )
+    return xr.Dataset(dict(zip(names, values, strict=True)))
+
+
+def _descents(error: np.ndarray, epochs: np.ndarray) -> tuple[float | int, ...]:
+    """`descents` of one curve, (epoch,)."""
+    if np.isnan(error).all():
+        return (np.nan,) * 5 + (-1,) * 3
+    before = np.fmin.accumulate(error)
+    after = np.fmin.accumulate(error[::-1])[::-1]
+    smaller = np.minimum(error - before, error - after)
+    peak = int(np.nanargmax(smaller))
+    if smaller[peak] <= 0:
+        return (0.0, 0.0) + (np.nan,) * 3 + (-1,) * 3
+    first, last = np.nanargmin(error[: peak + 1]), peak + np.nanargmin(error[peak:])
+    rise, fall = error[peak] - error[first], error[peak] - error[last]
+    return (rise, fall, error[first], error[peak], error[last], epochs[first], epochs[peak], epochs[last])
+
+
+def is_double_descent(found: xr.Dataset, threshold: float = THRESHOLD) -> xr.DataArray:
+    """Returns (...) bool: rise and fall, as `descents` found them, are both at least `threshold`."""
+    # A difference such as 0.10 - 0.07 lies below 0.03 in floating point.
+    return (found["rise"].round(9) >= threshold) & (found["fall"].round(9) >= threshold)
+
+
+def last_recorded(curve: xr.DataArray) -> xr.DataArray:
+    """Returns (...): the last value of each curve (..., epoch) that is not NaN, or NaN."""
+    return curve.isel(epoch=curve.notnull().cumsum("epoch").argmax("epoch")).drop_vars("epoch")
+
+
+def statistics(ds: xr.Dataset, tolerance: float = TOLERANCE, threshold: float = THRESHOLD) -> xr.Dataset:
+    """What happened to each member.
+
+    Args:
+      ds: a data set as `load_results` returns it.
+
+    Returns:
+      Variables along `member`: `best_error`, `final_error` of the test set and `final_train_error`;
+      `interpolation_epoch` (NaN: never); `double_descent`; `peak_error`, `peak_epoch` (NaN without double descent);
+      `diverged`; `unfinished`, true if it neither diverged nor has its last epoch. Errors and epochs are NaN for
+      members that diverged.
+    """
+    diverged = ds["diverged"] >= 0
+    found = descents(ds["test_error"])
+    double_descent = is_double_descent(found, threshold) & ~diverged
+    reached = interpolation_epoch(ds["train_error"], tolerance)
+    last_epoch = ds["epoch"].where(ds["test_error"].notnull(), -1).max("epoch")
+    wanted = ds["epochs"] if "epochs" in ds.coords else ds["epoch"].max()
+    return xr.Dataset(
+        {
+            "best_error": ds["test_error"].min("epoch").where(~diverged),
+            "peak_error": found["peak_error"].where(double_descent),
+            "peak_epoch": found["peak_epoch"].where(double_descent),
+            "final_error": last_recorded(ds["test_error"]).where(~diverged),
+            "final_train_error": last_recorded(ds["train_error"]).where(~diverged),
+            "interpolation_epoch": reached.where((reached >= 0) & ~diverged),
+            "double_descent": double_descent,
+            "diverged": diverged,
+            "unfinished": ~diverged & (last_epoch < wanted),
+        },
+        coords=ds["diverged"].coords,
+    )
+
+
+def summary(ds: xr.Dataset, tolerance: float = TOLERANCE, threshold: float = THRESHOLD) -> xr.Dataset:
+    """Means over seeds: a row for each width, within each setting where other fields vary as well.
+
+    Args:
+      ds: a data set as `load_results` returns it.
+
+    Returns:
+      Dimension `row`; coordinates `width` and each other field that varies (not `seed`). Variables: `parameters`;
+      the means over members of `best_error`, `final_error`, `final_train_error`; of `interpolation_epoch` over the
+      members that interpolate, of `peak_error` and `peak_epoch` over those with double descent (NaN: none); the
+      numbers of `members` and, among them, of `interpolating`, `double_descent`, `diverged`, `unfinished`.
+    """
+    names = [*setting_names(ds), "width"]
+    rows, keys = [], []
+    for values, members in groups(statistics(ds, tolerance, threshold), names):
+        means = members.mean("member")
+        counts = members[["double_descent", "diverged", "unfinished"]].sum("member")
+        rows.append(
+            means.assign(counts).assign(
+                interpolating=members["interpolation_epoch"].notnull().sum("member"),
+                members=members.sizes["member"],
+                parameters=members["parameters"].values[0],
+            )
+        )
+        keys.append(values)
+    coords: dict[Hashable, Any] = {name: ("row", [key[name] for key in keys]) for name in names}
+    return xr.concat(rows, "row").assign_coords(coords)
+
+
+def interpolation_width(table: xr.Dataset, tolerance: float = TOLERANCE) -> int | None:
+    """Returns the interpolation threshold in width: the smallest with mean final training error <= `tolerance`.
+
+    Args:
+      table: `summary` of one setting (members that differ in width and seed alone).
+
+    Returns:
+      The width, or None if no width interpolates.
+    """
+    widths = table["width"].values[table["final_train_error"].values <= tolerance]
+    return int(widths.min()) if widths.size else None
+
+
+def summary_cells(table: xr.Dataset) -> list[list[str]]:
+    """Returns `summary` as text: a row of headings, then the rows. Errors in per cent.
+
+    '-' stands for what did not happen; '82 (1/3)' for what happened to one of three members, at epoch 82.
+    """
+    fields = [str(name) for name in table.coords if table[name].dims == ("row",)]
+    columns = [[name.replace("_", " "), *map(show, table[name].values.tolist())] for name in fields]
+    columns.append(["parameters", *(f"{n:,}" for n in table["parameters"].values)])
+    everyone = table["members"] - table["diverged"]
+    for heading, name, number, count in (
+        ("best %", "best_error", "{:.1%}", everyone),
+        ("peak %", "peak_error", "{:.1%}", table["double_descent"]),
+        ("peak epoch", "peak_epoch", "{:.0f}", table["double_descent"]),
+        ("final %", "final_error", "{:.1%}", everyone),
+        ("final train %", "final_train_error", "{:.1%}", everyone),
+        ("interpolation epoch", "interpolation_epoch", "{:.0f}", table["interpolating"]),
+    ):
+        cells = [heading]
+        for value, n, of in zip(table[name].values, count.values, everyone.values, strict=True):
+            share = f" ({n}/{of})" if n < of else ""
+            cells.append("-" if np.isnan(value) else number.format(value).rstrip("%") + share)
+        columns.append(cells)
+    for name in ("members", "diverged", "unfinished"):
+        if name == "members" or table[name].any():
+            columns.append([name, *map(str, table[name].values)])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def format_summary(table: xr.Dataset) -> str:
+    """Returns `summary` as aligned lines for the terminal."""
+    cells = summary_cells(table)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(text.rjust(n) for text, n in zip(row, widths, strict=True)) for row in cells)
+
+
+def show(value: Any) -> str:
+    """Returns the value of a `Config` field as text."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

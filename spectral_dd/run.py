@@ -1,0 +1,343 @@
+"""A sweep, pack by pack: restore or initialise -> train -> evaluate -> spectra -> save.
+
+Also what surrounds that: checking a sweep before any device work, setting up JAX, progress, and stopping on a
+signal so that the same command goes on where it stopped.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from spectral_dd import checkpoint, data, packing
+from spectral_dd.config import Config, InputError
+from spectral_dd.family import Family
+from spectral_dd.sweep import Sweep, check_workdir, pack_directory, write_sweep
+
+# Epochs are dispatched in pieces of about so long, so that progress shows and a signal is answered.
+PIECE_SECONDS = 2.0
+# Without a terminal, lines of progress are at least so far apart.
+LOG_SECONDS = 10.0
+
+
+class Interrupted(Exception):
+    """A signal asked to stop, and everything is saved. `signal_number` is that signal."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+def set_up_jax(x64: bool = False) -> None:
+    """One virtual device for each CPU core, and a compilation cache that survives the process.
+
+    Must be called before the first use of a device. $JAX_COMPILATION_CACHE_DIR chooses another cache.
+
+    Args:
+      x64: whether members of dtype float64 will be trained.
+    """
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    jax.config.update("jax_enable_x64", x64)
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "spectral_dd" / "xla"
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def load_datasets(configs: Sequence[Config], data_dir: str | None = None) -> dict[str, data.Dataset]:
+    """The data sets that the members name.
+
+    Raises:
+      InputError: see `data.load_dataset`.
+    """
+    return {name: data.load_dataset(name, data_dir) for name in dict.fromkeys(c.dataset for c in configs)}
+
+
+def resolve(configs: Sequence[Config], datasets: dict[str, data.Dataset]) -> list[Config]:
+    """The members with what depends on the data filled in and checked: `train_size` 0 becomes all of it.
+
+    Raises:
+      InputError: a training set is larger than the data or smaller than a batch, or the images are too small.
+    """
+    resolved = []
+    for config in configs:
+        dataset = datasets[config.dataset]
+        size = len(data.training_set(dataset, config).index)
+        height, width = dataset.train_images.shape[1:3]
+        if config.model == "cnn5" and min(height, width) < 4:
+            raise InputError(f"--dataset={config.dataset}: images are {height}x{width}; cnn5 needs 4x4 at least")
+        resolved.append(dataclasses.replace(config, train_size=size))
+    if len(set(resolved)) < len(resolved):
+        raise InputError("--train_size=0: means all of the data, which the sweep names already")
+    return resolved
+
+
+def work_of(datasets: dict[str, data.Dataset]) -> packing.Work:
+    return packing.Work(
+        {name: d.train_images.shape[1:] for name, d in datasets.items()},
+        {name: d.num_classes for name, d in datasets.items()},
+    )
+
+
+def plan_sweep(configs: Sequence[Config], datasets: dict[str, data.Dataset], num_tasks: int = 1) -> Sweep:
+    """Packs the (resolved) members and gathers what sweep.json says about them."""
+    work = work_of(datasets)
+    return Sweep(
+        configs=list(configs),
+        packs=packing.plan(configs, work.seconds, jax.local_device_count(), min_packs=num_tasks),
+        facts=[
+            {
+                "parameters": work.parameters(c),
+                "noise_rate": data.training_set(datasets[c.dataset], c).noise_rate,
+            }
+            for c in configs
+        ],
+        datasets={
+            name: {"image_shape": list(d.train_images.shape[1:]), "num_classes": d.num_classes}
+            for name, d in datasets.items()
+        },
+        provenance=provenance(),
+    )
+
+
+def describe(workdir: str | os.PathLike, configs: Sequence[Config], data_dir: str | None, num_tasks: int) -> str:
+    """What `run_sweep` would do, as a table with a line a pack; checks all that it would check, writes nothing."""
+    datasets = load_datasets(configs, data_dir)
+    configs = resolve(configs, datasets)
+    existing = check_workdir(workdir, configs)
+    sweep, work = existing or plan_sweep(configs, datasets, num_tasks), work_of(datasets)
+    lines = ["pack  members  widths      parameters      padding  state    work"]
+    for number, pack in enumerate(sweep.packs):
+        members = [sweep.configs[i] for i in pack]
+        widest = max(members, key=lambda c: c.width)
+        # Parameters and, at most, as many numbers again for each moment of the optimiser.
+        moments = 1 if widest.optimizer == "sgd" else 2
+        state = len(pack) * (1 + moments) * work.parameters(widest) * np.dtype(widest.dtype).itemsize
+        widths = sorted({c.width for c in members})
+        lines.append(
+            f"{number:4d}  {len(pack):7d}  {'-'.join(map(str, dict.fromkeys((widths[0], widths[-1])))):8s}  "
+            f"{work.parameters(widest):12,d}  {packing.padding_waste(members, work.seconds):9.0%}  "
+            f"{state / 2**20:5.1f} MiB  {sum(work.train_flops(c, widest.width) for c in members) / 1e12:.2f} TFLOP"
+        )
+    images = sum(d.train_images.nbytes + d.test_images.nbytes for d in datasets.values())
+    lines.append(
+        f"{len(configs)} members in {len(sweep.packs)} packs on {jax.local_device_count()} devices; "
+        f"images {images / 2**20:.1f} MiB a device; "
+        f"records at epochs {', '.join(map(str, recorded_epochs(configs[0].epochs, configs[0].records_per_decade)))}; "
+        f"{'resumes ' if existing else 'new sweep in '}{workdir}"
+    )
+    return "\n".join(lines)
+
+
+def provenance() -> dict[str, Any]:
+    """The command line, versions, device and git revision of this process."""
+    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+    try:
+        run = subprocess.run([*git, "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True)
+        revision = run.stdout.strip() or None
+    except OSError:
+        revision = None
+    packages = ("spectral_dd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "command": shlex.join(sys.argv),
+        "date": time.strftime("%Y-%m-%d"),
+        "git_revision": revision,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "devices": [d.device_kind for d in jax.local_devices()],
+    }
+
+
+def recorded_epochs(epochs: int, per_decade: int) -> list[int]:
+    """0, then epochs at even distances of their logarithm, as far as they are different, then the last one."""
+    steps = np.arange(0, np.log10(epochs) * per_decade + 1)
+    return sorted({0, epochs, *(int(e) for e in np.rint(10 ** (steps / per_decade)) if e <= epochs)})
+
+
+def run_sweep(
+    workdir: str | os.PathLike,
+    configs: Sequence[Config],
+    data_dir: str | None = None,
+    *,
+    task_index: int = 0,
+    task_count: int = 1,
+    save_minutes: float = 5.0,
+) -> Sweep:
+    """Trains a sweep, or this task's share of its packs, in DIR; goes on where DIR stopped.
+
+    Args:
+      workdir: DIR; new, empty, or holding this sweep.
+      configs: the members.
+      data_dir: of TFDS.
+      task_index: which share, 0 to task_count - 1.
+      task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
+      save_minutes: longest time between checkpoints.
+
+    Raises:
+      InputError: something of the above cannot work; nothing was written.
+      Interrupted: a signal came; everything is saved.
+    """
+    if not 0 <= task_index < task_count:
+        raise InputError(f"--task_index={task_index}: must be a whole number from 0 to --task_count - 1")
+    datasets = load_datasets(configs, data_dir)
+    configs = resolve(configs, datasets)
+    sweep = check_workdir(workdir, configs)
+    if sweep is None:
+        sweep = write_sweep(workdir, plan_sweep(configs, datasets, task_count))
+    work = work_of(datasets)
+    packs = sweep.pack_configs
+    costs = [packing.pack_seconds(pack, work.seconds, jax.local_device_count()) for pack in packs]
+    mine = packing.shares(costs, task_count)[task_index]
+    with Progress(sum(costs[i] for i in mine)) as progress, stop_signals() as stop_signal:
+        for i in mine:
+            progress.start_pack(i, len(packs), packs[i], costs[i])
+            train_pack(
+                packs[i],
+                datasets[packs[i][0].dataset],
+                pack_directory(workdir, i),
+                progress,
+                stop_signal,
+                save_seconds=60 * save_minutes,
+            )
+    return sweep
+
+
+def train_pack(
+    configs: Sequence[Config],
+    dataset: data.Dataset,
+    directory: str | os.PathLike,
+    progress: "Progress",
+    stop_signal: Callable[[], int | None] = lambda: None,
+    *,
+    save_seconds: float = 300.0,
+) -> None:
+    """Trains one pack to its end from wherever its checkpoints are.
+
+    Raises:
+      Interrupted: `stop_signal` gave a signal, and the state is saved.
+    """
+    config = configs[0]
+    if config.epochs in checkpoint.recorded_epochs(directory):
+        progress.advance(config.epochs, {})
+        return
+    with checkpoint.PackWriter(directory) as writer:
+        family = Family(configs, dataset)
+        recorded = set(checkpoint.recorded_epochs(directory))
+        if writer.latest() is None:
+            epoch, state = 0, family.initial_state()
+        else:
+            epoch, tree = writer.restore(family.abstract_tree())
+            state = family.load_tree(tree)
+            recorded &= set(checkpoint.recorded_epochs(directory))
+        piece, saved_at = 1, time.monotonic()
+        for target in recorded_epochs(config.epochs, config.records_per_decade):
+            if target < epoch or target in recorded:
+                continue
+            while epoch < target:
+                started, stop = time.monotonic(), min(target, epoch + piece)
+                state = jax.block_until_ready(family.train(state, epoch, stop))
+                seconds_per_epoch = (time.monotonic() - started) / (stop - epoch)
+                piece = max(1, round(PIECE_SECONDS / seconds_per_epoch))
+                epoch = stop
+                progress.advance(epoch, {})
+                if (number := stop_signal()) is not None:
+                    writer.roll(epoch, family.save_tree(state))
+                    writer.close()
+                    raise Interrupted(number)
+                if epoch < target and time.monotonic() - saved_at > save_seconds:
+                    writer.roll(epoch, family.save_tree(state))
+                    saved_at = time.monotonic()
+            results = measure(family, state)
+            writer.record(epoch, family.save_tree(state), results)
+            saved_at = time.monotonic()
+            progress.advance(epoch, results)
+
+
+def measure(family: Family, state: Any) -> dict[str, np.ndarray]:
+    """What a record holds beside the state: metrics `(member,)` and, if asked for, spectra."""
+    results = family.evaluate(state)
+    if family.config.spectrum_examples:
+        results |= family.spectra(state)
+    return results
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int | None]]:
+    """Within it, the first SIGINT, SIGTERM or SIGUSR1 is only noted, and given by what it yields; a second
+    SIGINT stops at once, as usual."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Progress:
+    """One line on stderr: a bar in a terminal, else a plain line now and then."""
+
+    def __init__(self, total_seconds: float):
+        """
+        Args:
+          total_seconds: estimated work of all packs; only proportions matter.
+        """
+        self._bar = tqdm(
+            total=total_seconds,
+            bar_format="{percentage:3.0f}% |{bar:20}| {desc} [{elapsed}, {remaining} left]",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+        self._started = self._logged_at = time.monotonic()
+        self._total, self._done = total_seconds, 0.0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def start_pack(self, number: int, num_packs: int, configs: Sequence[Config], cost: float) -> None:
+        widths = sorted({c.width for c in configs})
+        span = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
+        self._name = f"pack {number + 1}/{num_packs}, {len(configs)} members of width {span}"
+        self._cost, self._epochs, self._epoch = cost, configs[0].epochs, 0
+        self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
+        self._rate = ""
+        self._advanced_at = time.monotonic()
+
+    def advance(self, epoch: int, results: dict[str, np.ndarray]) -> None:
+        """Shows that the pack has come to `epoch`; `results` are those recorded there, if it is recorded."""
+        now = time.monotonic()
+        if epoch > self._epoch and not results:
+            rate = (epoch - self._epoch) * self._examples_per_epoch / (now - self._advanced_at)
+            self._rate = f", {rate:,.0f} examples/s"
+        work = (epoch - self._epoch) / self._epochs * self._cost
+        self._epoch, self._advanced_at, self._done = epoch, now, self._done + work
+        self._bar.set_description_str(f"{self._name}, epoch {epoch}/{self._epochs}{self._rate}", refresh=False)
+        self._bar.update(work)
+        if self._bar.disable and (now - self._logged_at > LOG_SECONDS or (epoch == self._epochs and results)):
+            left = (now - self._started) * (self._total / self._done - 1) if self._done else float("nan")
+            line = f"{self._name}, epoch {epoch}/{self._epochs}{self._rate}, {left:.0f} s left"
+            print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+            self._logged_at = now

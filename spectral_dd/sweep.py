@@ -1,0 +1,221 @@
+"""Sweeps: axes -> a list of `Config`s, as absl flags, as presets and as the file sweep.json."""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags
+
+from spectral_dd.config import Config, InputError, check_value, nearest
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+# A preset is a set of axes that flags override. Values are tuples: several make an axis.
+PRESETS: dict[str, dict[str, tuple]] = {
+    "digits": {
+        "model": ("cnn5",),
+        "dataset": ("digits",),
+        "width": (1, 2, 3, 4, 6, 8, 11, 16, 23, 32),
+        "train_size": (600,),
+        "label_noise": (0.15,),
+        "shift": (1,),
+        "optimizer": ("adam",),
+        "learning_rate": (1e-3,),
+        "batch_size": (100,),
+        "epochs": (400,),
+    },
+}
+
+
+def expand(axes: dict[str, Sequence[Any]]) -> list[Config]:
+    """The members of a sweep: every combination of the axes' values, the last field varying fastest.
+
+    Args:
+      axes: values of some of `Config`'s fields; the others keep their defaults.
+
+    Raises:
+      InputError: a value is not allowed, or an axis names one twice.
+    """
+    names = [name for name in FIELDS if name in axes]
+    values = []
+    for name in names:
+        axis = [check_value(FIELDS[name], value) for value in axes[name]]
+        if not axis or len(set(axis)) < len(axis):
+            raise InputError(f"--{name}={','.join(map(str, axes[name]))}: must be one or more different values")
+        values.append(axis)
+    return [Config(**dict(zip(names, combination, strict=True))) for combination in itertools.product(*values)]
+
+
+class _AxisParser(flags.ArgumentParser):
+    """Parses 'a,b,c' into a list of a field's values."""
+
+    def __init__(self, field: dataclasses.Field):
+        super().__init__()
+        self._field = field
+        self.syntactic_help = "a comma list makes an axis"
+
+    def parse(self, argument: Any) -> list[Any]:
+        values = argument.split(",") if isinstance(argument, str) else list(argument)
+        return [check_value(self._field, value.strip() if isinstance(value, str) else value) for value in values]
+
+    def flag_type(self) -> str:
+        return f"{self._field.type.__name__}, comma list"  # type: ignore[union-attr]
+
+
+def define_flags(names: Sequence[str] = tuple(FIELDS)) -> None:
+    """Defines one flag for each of the named fields of `Config`, unset by default."""
+    for name in names:
+        field = FIELDS[name]
+        help = f"{field.metadata['help']} (default {field.default})"
+        if choices := field.metadata.get("choices"):
+            help += f"; one of {', '.join(choices)}"
+        flags.DEFINE(
+            _AxisParser(field), name, None, help, serializer=flags.CsvListSerializer(","), module_name=__name__
+        )
+
+
+def axes_from_flags(preset: str, flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Sequence[Any]]:
+    """The preset's axes, overridden by the flags that were given."""
+    if preset not in PRESETS:
+        raise InputError(f"--preset={preset}: must be one of {', '.join(PRESETS)}.{nearest(preset, PRESETS)}")
+    given = {name: flag_values[name].value for name in FIELDS if flag_values[name].value is not None}
+    return PRESETS[preset] | given
+
+
+def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
+    """`absl.app.run`, with bad input answered by one line on stderr and exit status 2."""
+
+    def parse_flags(argv: Sequence[str]) -> list[str]:
+        try:
+            rest = flags.FLAGS(argv)
+            if len(rest) > 1:
+                raise InputError(f"{rest[1]}: not a flag; flags are written --name=value")
+        except (flags.Error, InputError) as error:
+            _refuse(error)
+        return rest
+
+    def refusing_main(argv: Sequence[str]) -> int | None:
+        try:
+            return main(argv)
+        except InputError as error:
+            _refuse(error)
+
+    app.run(refusing_main, flags_parser=parse_flags)
+
+
+def _refuse(error: Exception) -> None:
+    print(f"{pathlib.Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What sweep.json holds: the members, how they are packed, and where the sweep came from.
+
+    `facts` has an entry a member (parameters, noise_rate), `datasets` an entry a data set (image_shape,
+    num_classes); `provenance` is free (command line, versions, git revision).
+    """
+
+    configs: list[Config]
+    packs: list[list[int]]
+    facts: list[dict[str, Any]]
+    datasets: dict[str, dict[str, Any]]
+    provenance: dict[str, Any]
+
+    @property
+    def pack_configs(self) -> list[list[Config]]:
+        return [[self.configs[i] for i in pack] for pack in self.packs]
+
+    def place(self, member: int) -> tuple[int, int]:
+        """The pack of a member, and its place in it."""
+        for number, pack in enumerate(self.packs):
+            if member in pack:
+                return number, pack.index(member)
+        raise InputError(f"member={member}: the sweep has members 0 to {len(self.configs) - 1}")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Sweep":
+        return cls(**(values | {"configs": [Config.from_json(c) for c in values["configs"]]}))
+
+
+def pack_directory(workdir: str | os.PathLike, pack: int) -> pathlib.Path:
+    return pathlib.Path(workdir) / "packs" / f"{pack:03d}"
+
+
+def read_sweep(workdir: str | os.PathLike) -> Sweep:
+    """Reads DIR/sweep.json.
+
+    Raises:
+      InputError: there is none, or it cannot be read.
+    """
+    path = pathlib.Path(workdir) / "sweep.json"
+    try:
+        return Sweep.from_json(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise InputError(f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read as a sweep: {error}") from error
+
+
+def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Sweep | None:
+    """The sweep that DIR holds already, if it is this one; nothing if DIR is free. Writes nothing.
+
+    Raises:
+      InputError: DIR holds another sweep or foreign files, or cannot be written.
+    """
+    directory = pathlib.Path(workdir)
+    existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise InputError(f"--workdir={workdir}: {existing} is not a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"--workdir={workdir}: {existing} cannot be written")
+    if (directory / "sweep.json").exists():
+        sweep = read_sweep(directory)
+        if difference := _difference(sweep.configs, configs):
+            raise InputError(
+                f"--workdir={workdir}: holds a different sweep: {difference}; use that command or another directory"
+            )
+        return sweep
+    if directory.exists() and any(directory.iterdir()):
+        raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
+    return None
+
+
+def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
+    """What two sweeps disagree on, as flags; empty if on nothing."""
+    if list(there) == list(here):
+        return ""
+
+    def axis(configs: Sequence[Config], name: str) -> str:
+        return ",".join(str(v) for v in dict.fromkeys(getattr(c, name) for c in configs))
+
+    differing = [name for name in FIELDS if axis(there, name) != axis(here, name)]
+    if not differing:
+        return "the same values in another combination"
+    return "; ".join(f"--{name}={axis(there, name)} there, {axis(here, name)} here" for name in differing)
+
+
+def write_sweep(workdir: str | os.PathLike, sweep: Sweep) -> Sweep:
+    """Writes DIR/sweep.json whole or not at all. Of several processes that try, one wins, and all get its sweep."""
+    directory = pathlib.Path(workdir)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=directory, prefix=".sweep.", suffix=".json") as file:
+        json.dump(sweep.to_json(), file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            os.link(file.name, directory / "sweep.json")
+        except FileExistsError:
+            pass
+    winner = check_workdir(directory, sweep.configs)
+    assert winner is not None
+    return winner

@@ -1,0 +1,201 @@
+"""One member: its state, a training step, an epoch, evaluation. Nothing here knows that there are many.
+
+Everything is a pure function of arrays, written to be mapped over members and compiled once: what differs
+between members of a pack is in `Member`, what they share is in `Images`.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
+
+from spectral_dd import data
+from spectral_dd.config import Config
+
+# Examples in a forward pass of the evaluation; bounds its memory.
+EVALUATION_BATCH = 250
+
+
+class Images(NamedTuple):
+    """What the members of a pack share. Images stay on the device as uint8."""
+
+    train: UInt8[Array, "pool height width channel"]
+    test: UInt8[Array, "test height width channel"]
+    test_labels: Int[Array, " test"]
+
+
+class Member(NamedTuple):
+    """What differs between the members of a pack. `capacity` is the pack's largest training set; entries
+    behind a member's own `size` are never used."""
+
+    seed: UInt32[Array, ""]
+    learning_rate: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+    momentum: Float[Array, ""]
+    size: Int[Array, ""]
+    example: Int[Array, " capacity"]  # place in Images.train of each training example
+    labels: Int[Array, " capacity"]
+    true_labels: Int[Array, " capacity"]
+    spectrum_index: Int[Array, "split spectrum_example"]  # into Images.train, .train, .test
+
+
+class State(NamedTuple):
+    """A network and its optimiser between two steps."""
+
+    variables: Any  # Linen variables: params and, with BatchNorm, batch_stats
+    optimizer: Any
+    step: Int[Array, ""]
+
+
+def optimizer(config: Config, member: Member) -> optax.GradientTransformation:
+    """The optimiser of one member; its rates are arrays, so that members share a program."""
+    learning_rate = member.learning_rate
+
+    def step_size(step):
+        match config.schedule:
+            case "constant":
+                return -learning_rate
+            case "inverse_sqrt":
+                stage = (step // config.schedule_steps).astype(learning_rate.dtype)
+                return -learning_rate / jnp.sqrt(1 + stage)
+            case "cosine":
+                total = config.epochs * (member.size // config.batch_size)
+                return -learning_rate * (1 + jnp.cos(jnp.pi * step / total)) / 2
+
+    decay = optax.add_decayed_weights(member.weight_decay)
+    match config.optimizer:
+        case "adam":
+            rule = optax.chain(decay, optax.scale_by_adam())
+        case "adamw":
+            rule = optax.chain(optax.scale_by_adam(), decay)
+        case "sgd":
+            rule = optax.chain(decay, optax.trace(member.momentum))
+    return optax.chain(rule, optax.scale_by_schedule(step_size))
+
+
+def initial_state(config: Config, member: Member, variables: Any) -> State:
+    return State(variables, optimizer(config, member).init(variables["params"]), jnp.zeros((), jnp.int32))
+
+
+def train_step(
+    model: nn.Module,
+    config: Config,
+    member: Member,
+    state: State,
+    images: Float[Array, "batch height width channel"],
+    labels: Int[Array, " batch"],
+) -> State:
+    """One step of the optimiser on the mean cross-entropy of a batch."""
+    params, statistics = state.variables["params"], without_params(state.variables)
+
+    def loss(params):
+        logits, updated = model.apply({"params": params, **statistics}, images, train=True, mutable=list(statistics))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
+
+    gradient, statistics = jax.grad(loss, has_aux=True)(params)
+    updates, optimizer_state = optimizer(config, member).update(gradient, state.optimizer, params)
+    variables = {"params": optax.apply_updates(params, updates), **statistics}
+    return State(variables, optimizer_state, state.step + 1)
+
+
+def without_params(variables: Any) -> dict[str, Any]:
+    return {name: tree for name, tree in variables.items() if name != "params"}
+
+
+def train_epochs(
+    model: nn.Module,
+    config: Config,
+    member: Member,
+    state: State,
+    images: Images,
+    start: Int[Array, ""],
+    stop: Int[Array, ""],
+) -> State:
+    """Epochs `start` to `stop` - 1, each a pass over the freshly shuffled training set.
+
+    The draws of an epoch depend on the member's seed and the epoch alone, so training can stop and go on
+    anywhere. Both bounds are arrays: one program serves any number of epochs.
+    """
+    seed = jax.random.key(member.seed)
+    capacity = member.example.shape[0]
+
+    def epoch(e, state):
+        order_key, augment_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(seed, 0), e))
+        order = data.epoch_order(order_key, member.size, capacity)
+
+        def step(i, state):
+            batch = lax.dynamic_slice_in_dim(order, i * config.batch_size, config.batch_size)
+            x = images.train[member.example[batch]]
+            x = data.augment(jax.random.fold_in(augment_key, i), x, config.shift, config.flip)
+            x = data.to_unit(x, jnp.dtype(config.dtype))
+            return train_step(model, config, member, state, x, member.labels[batch])
+
+        return lax.fori_loop(0, member.size // config.batch_size, step, state)
+
+    return lax.fori_loop(start, stop, epoch, state)
+
+
+def evaluate(
+    model: nn.Module, config: Config, member: Member, state: State, images: Images
+) -> dict[str, Float[Array, ""] | Bool[Array, ""]]:
+    """Losses and errors of the whole training and test set, in evaluation mode and without augmentation.
+
+    Returns:
+      train_loss, train_error (labels trained on), clean_error (true labels), noisy_error (relabelled examples
+      only, labels trained on; NaN where there are none), test_loss, test_error, and `finite`: whether the
+      loss and every parameter are. Errors are NaN where a logit is.
+    """
+
+    dtype = jnp.dtype(config.dtype)
+
+    def logits_of(x):
+        return model.apply(state.variables, data.to_unit(x, dtype), train=False)
+
+    def is_wrong(logits, labels):
+        wrong = (jnp.argmax(logits, axis=-1) != labels).astype(dtype)
+        return jnp.where(jnp.isfinite(logits).all(axis=-1), wrong, jnp.nan)
+
+    def on_train(i):
+        labels, true_labels = member.labels[i], member.true_labels[i]
+        logits = logits_of(images.train[member.example[i]])
+        wrong = is_wrong(logits, labels)
+        return {
+            "train_loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
+            "train_error": wrong,
+            "clean_error": is_wrong(logits, true_labels),
+            "noisy_error": jnp.where(labels != true_labels, wrong, 0),
+        }
+
+    def on_test(i):
+        logits, labels = logits_of(images.test[i]), images.test_labels[i]
+        return {
+            "test_loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
+            "test_error": is_wrong(logits, labels),
+        }
+
+    capacity, test_size = member.example.shape[0], images.test.shape[0]
+    relabelled = jnp.sum((member.labels != member.true_labels) & (jnp.arange(capacity) < member.size))
+    train = _sums(on_train, member.size, capacity)
+    test = _sums(on_test, test_size, test_size)
+    counts = dict.fromkeys(train, member.size) | {"noisy_error": relabelled} | dict.fromkeys(test, test_size)
+    means = {name: total / counts[name] for name, total in (train | test).items()}
+    parameters = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.variables["params"])]
+    return means | {"finite": jnp.isfinite(means["train_loss"]) & jnp.stack(parameters).all()}
+
+
+def _sums(per_example, size, capacity: int):
+    """Sums of what `per_example` gives for the places 0 to `size` - 1, computed a batch at a time."""
+    batch_size = min(EVALUATION_BATCH, capacity)
+
+    def add_batch(i, totals):
+        place = i * batch_size + jnp.arange(batch_size)
+        values = per_example(jnp.minimum(place, capacity - 1))
+        return jax.tree.map(lambda total, v: total + jnp.where(place < size, v, 0).sum(), totals, values)
+
+    values = jax.eval_shape(per_example, jnp.zeros(batch_size, jnp.int32))
+    zeros = jax.tree.map(lambda v: jnp.zeros((), v.dtype), values)
+    return lax.fori_loop(0, -(-size // batch_size), add_batch, zeros)

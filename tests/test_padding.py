@@ -1,0 +1,52 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spectral_dd import padding
+from spectral_dd.models import MODELS
+
+
+def narrow_and_wide(name, narrow, wide):
+    image = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
+    models = [MODELS[name](width=width, num_classes=10) for width in (narrow, wide)]
+    return models, [m.init(jax.random.key(m.width), image, train=False) for m in models], image
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_padded_network_computes_the_narrow_networks_function(name):
+    (narrow, wide), (variables, wide_variables), image = narrow_and_wide(name, 3, 8)
+    padded = padding.pad(variables, wide_variables)
+    for train in (False, True):
+        outputs = [
+            m.apply(v, image, train=train, mutable=["batch_stats"])[0]
+            for m, v in ((narrow, variables), (wide, padded))
+        ]
+        np.testing.assert_allclose(*outputs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_gradient_of_every_padded_entry_is_exactly_zero(name):
+    (_, wide), (variables, wide_variables), image = narrow_and_wide(name, 3, 8)
+    padded = padding.pad(variables, wide_variables)
+    is_padding = padding.pad(jax.tree.map(np.ones_like, variables["params"]), wide_variables["params"])
+
+    def loss(params):
+        logits, _ = wide.apply({**padded, "params": params}, image, train=True, mutable=["batch_stats"])
+        return jnp.sum(logits**2)
+
+    gradient = jax.grad(loss)(padded["params"])
+    for g, real in zip(jax.tree.leaves(gradient), jax.tree.leaves(is_padding), strict=True):
+        assert not np.any(g[real == 0])
+        assert np.any(g[real == 1])
+
+
+def test_unpad_is_the_inverse_of_pad():
+    _, (variables, wide_variables), _ = narrow_and_wide("cnn5", 2, 5)
+    back = padding.unpad(padding.pad(variables, wide_variables), variables)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+
+
+def test_a_leaf_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError):
+        padding.pad({"w": np.ones((3, 3))}, {"w": np.ones((2, 4))})
