@@ -23,6 +23,7 @@ TASK_INDEX = flags.DEFINE_integer("task_index", 0, "train this share of the pack
 TASK_COUNT = flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1)
 SAVE_MINUTES = flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0)
 sweep.define_flags()
+flags.adopt_module_key_flags(sweep)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -56,8 +56,8 @@ class Family:
         self._by_member = NamedSharding(mesh, PartitionSpec("member"))
         self._replicated = NamedSharding(mesh, PartitionSpec())
 
-        images = Images(dataset.train_images, dataset.test_images, dataset.test_labels)
-        self._images = jax.device_put(images, self._replicated)
+        images = (dataset.train_images, dataset.test_images, dataset.test_labels)
+        self._images = Images(*jax.device_put(images, self._replicated))
         self._members = self.place(member_arrays(self.configs, dataset))
         model, config = self.model, self.config
         self._train = self._over_members(functools.partial(train_epochs, model, config), scalars=2, donate=True)
@@ -86,7 +86,7 @@ class Family:
     def initial_state(self) -> State:
         """The state before the first epoch: each member is drawn at its own width, then padded."""
         image = jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.dtype)
-        init = functools.partial(jax.jit, static_argnums=0)(_init_variables)
+        init = jax.jit(_init_variables, static_argnums=0)
         wide = jax.eval_shape(functools.partial(_init_variables, self.model), 0, image)
         narrow = [init(build_model(c, self.dataset.num_classes), c.seed, image) for c in self.configs]
         padded = [padding.pad(variables, wide) for variables in narrow]
@@ -123,9 +123,7 @@ class Family:
 
     def save_tree(self, state: State) -> dict[str, Any]:
         """The state as nested dictionaries of host arrays `(member, ...)`, for a checkpoint."""
-        host = self.fetch(state)
-        leaves = {f"{i:02d}": leaf for i, leaf in enumerate(jax.tree.leaves(host.optimizer))}
-        return {"variables": host.variables, "optimizer": leaves, "step": host.step}
+        return _as_tree(self.fetch(state))
 
     def load_tree(self, tree: dict[str, Any]) -> State:
         """The inverse of `save_tree`, on however many devices this family has."""
@@ -135,9 +133,7 @@ class Family:
 
     def abstract_tree(self) -> dict[str, Any]:
         """Shapes and types of `save_tree`."""
-        abstract = self._abstract_state()
-        leaves = {f"{i:02d}": leaf for i, leaf in enumerate(jax.tree.leaves(abstract.optimizer))}
-        return {"variables": abstract.variables, "optimizer": leaves, "step": abstract.step}
+        return _as_tree(self._abstract_state())
 
     def _abstract_state(self) -> State:
         members = len(self.configs)
@@ -146,6 +142,12 @@ class Family:
         member = jax.eval_shape(lambda m: jax.tree.map(lambda leaf: leaf[0], m), self._members)
         state = jax.eval_shape(functools.partial(initial_state, self.config), member, variables)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), state)
+
+
+def _as_tree(state: State) -> dict[str, Any]:
+    # The optimiser's state is made of optax's own classes, which a checkpoint should not depend on.
+    leaves = {f"{i:02d}": leaf for i, leaf in enumerate(jax.tree.leaves(state.optimizer))}
+    return {"variables": state.variables, "optimizer": leaves, "step": state.step}
 
 
 def _init_variables(model: nn.Module, seed, image):
@@ -202,7 +204,8 @@ def member_arrays(configs: Sequence[Config], dataset: data.Dataset) -> Member:
     def rates(name):
         return np.array([getattr(c, name) for c in configs], dtype)
 
-    return Member(
+    # On the host yet, though Member speaks of the arrays that `place` makes of them.
+    arrays: dict[str, Any] = dict(
         seed=np.array([c.seed for c in configs], np.uint32),
         learning_rate=rates("learning_rate"),
         weight_decay=rates("weight_decay"),
@@ -213,6 +216,7 @@ def member_arrays(configs: Sequence[Config], dataset: data.Dataset) -> Member:
         true_labels=padded("true_labels"),
         spectrum_index=np.stack([spectrum_index(c, s, dataset) for c, s in zip(configs, sets, strict=True)]),
     )
+    return Member(**arrays)
 
 
 def spectrum_index(config: Config, training_set: data.TrainingSet, dataset: data.Dataset) -> np.ndarray:

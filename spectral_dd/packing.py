@@ -6,6 +6,7 @@ every member in it costs as much as its widest; dynamic programming finds the ch
 
 import collections
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -50,7 +51,7 @@ def plan(
         # Members of one width have no reason to part: cut between widths only.
         cuts = [p for p in range(1, len(group)) if configs[group[p]].width > configs[group[p - 1]].width]
         bounds = cheapest_cuts([0, *cuts, len(group)], run_seconds)
-        packs += [group[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+        packs += [group[start:stop] for start, stop in itertools.pairwise(bounds)]
 
     def seconds(pack: list[int]) -> float:
         return pack_seconds([configs[i] for i in pack], member_seconds, num_devices)

@@ -17,7 +17,7 @@ from spectral_dd.config import Config, InputError
 from spectral_dd.family import SPLITS
 from spectral_dd.models import build_model
 from spectral_dd.spectrum import frequencies
-from spectral_dd.sweep import FIELDS, pack_directory, read_sweep
+from spectral_dd.sweep import FIELDS, pack_directory, read_sweep, spectrum_directory
 
 METRICS = ("train_loss", "train_error", "clean_error", "noisy_error", "test_loss", "test_error")
 SPECTRA = ("energy", "amplitude")
@@ -100,11 +100,6 @@ def _spectra(records: list, configs: list[Config], epochs: np.ndarray) -> tuple[
             ]
         variables[name] = (("member", "epoch", "split", "example", "frequency"), values)
     return variables, {"split": list(SPLITS), "example": np.arange(examples), "frequency": frequency}
-
-
-def spectrum_directory(workdir: str | os.PathLike, name: str) -> pathlib.Path:
-    """Where evaluate_spectrum.py keeps the spectra of a name, laid out like the sweep's own directory."""
-    return pathlib.Path(workdir) / "spectra" / name
 
 
 def read_spectrum_settings(workdir: str | os.PathLike, name: str) -> dict[str, Any]:

@@ -7,9 +7,11 @@ signal so that the same command goes on where it stopped.
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import signal
 import subprocess
@@ -26,7 +28,14 @@ from tqdm import tqdm
 from spectral_dd import checkpoint, data, packing
 from spectral_dd.config import Config, InputError
 from spectral_dd.family import Family
-from spectral_dd.sweep import Sweep, check_workdir, pack_directory, write_sweep
+from spectral_dd.sweep import (
+    Sweep,
+    check_workdir,
+    pack_directory,
+    read_sweep,
+    spectrum_directory,
+    write_sweep,
+)
 
 # Epochs are dispatched in pieces of about so long, so that progress shows and a signal is answered.
 PIECE_SECONDS = 2.0
@@ -53,7 +62,7 @@ def set_up_jax(x64: bool = False) -> None:
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     jax.config.update("jax_enable_x64", x64)
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "spectral_dd" / "xla"
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
@@ -265,6 +274,49 @@ def train_pack(
             writer.record(epoch, family.save_tree(state), results)
             saved_at = time.monotonic()
             progress.advance(epoch, results)
+
+
+def evaluate_spectra(
+    workdir: str | os.PathLike, name: str, settings: dict[str, Any], data_dir: str | None = None
+) -> None:
+    """Evaluates spectra with other settings on all records of a finished or running sweep, without touching it.
+
+    They go to DIR/spectra/NAME; `results.load_results(DIR, NAME)` reads them. Records that are there already are
+    kept, so the same call later adds what a running sweep has recorded meanwhile.
+
+    Args:
+      workdir: DIR of a sweep.
+      name: of these spectra: letters, digits, '_', '-' and '.'.
+      settings: values of `Config`'s spectrum fields; the others stay as in training.
+      data_dir: of TFDS.
+
+    Raises:
+      InputError: DIR holds no sweep, the settings cannot work, or DIR has spectra of that name with others.
+    """
+    sweep = read_sweep(workdir)
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"--name={name}: must be letters, digits, '_', '-' and '.'")
+    configs = [dataclasses.replace(c, **settings) for c in sweep.configs]
+    if not all(c.spectrum_examples for c in configs):
+        raise InputError("--spectrum_examples=0: must be at least 1")
+    directory = spectrum_directory(workdir, name)
+    path = directory / "settings.json"
+    if path.exists() and (there := json.loads(path.read_text())) != settings:
+        raise InputError(f"--name={name}: {directory} holds spectra with {there}; give another name")
+    datasets = load_datasets(configs, data_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings))
+    for number, pack in enumerate(sweep.packs):
+        source, target = pack_directory(workdir, number), pack_directory(directory, number)
+        epochs = sorted(set(checkpoint.recorded_epochs(source)) - set(checkpoint.recorded_epochs(target)))
+        if not epochs:
+            continue
+        family = Family([configs[i] for i in pack], datasets[configs[pack[0]].dataset])
+        with checkpoint.PackWriter(target) as writer:
+            for epoch in tqdm(epochs, desc=f"pack {number + 1}/{len(sweep.packs)}", unit=" records", disable=None):
+                state = family.load_tree(checkpoint.load_state(source, epoch, family.abstract_tree()))
+                # The state is in the sweep's own record; a record must have one, so it is only named.
+                writer.record(epoch, {"epoch": np.full(len(pack), epoch)}, family.spectra(state))
 
 
 def measure(family: Family, state: Any) -> dict[str, np.ndarray]:

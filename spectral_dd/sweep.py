@@ -1,5 +1,6 @@
 """Sweeps: axes -> a list of `Config`s, as absl flags, as presets and as the file sweep.json."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -8,7 +9,7 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 
@@ -17,7 +18,7 @@ from spectral_dd.config import Config, InputError, check_value, nearest
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 # A preset is a set of axes that flags override. Values are tuples: several make an axis.
-PRESETS: dict[str, dict[str, tuple]] = {
+PRESETS: dict[str, dict[str, Sequence[Any]]] = {
     "digits": {
         "model": ("cnn5",),
         "dataset": ("digits",),
@@ -80,12 +81,17 @@ def define_flags(names: Sequence[str] = tuple(FIELDS)) -> None:
         )
 
 
-def axes_from_flags(preset: str, flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Sequence[Any]]:
+def axes_from_flags(preset: str) -> dict[str, Sequence[Any]]:
     """The preset's axes, overridden by the flags that were given."""
     if preset not in PRESETS:
         raise InputError(f"--preset={preset}: must be one of {', '.join(PRESETS)}.{nearest(preset, PRESETS)}")
-    given = {name: flag_values[name].value for name in FIELDS if flag_values[name].value is not None}
-    return PRESETS[preset] | given
+    return PRESETS[preset] | given_flags()
+
+
+def given_flags(names: Sequence[str] = tuple(FIELDS)) -> dict[str, Sequence[Any]]:
+    """The values of those of the named fields' flags that were given."""
+    values = {name: flags.FLAGS[name].value for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -109,7 +115,7 @@ def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
     app.run(refusing_main, flags_parser=parse_flags)
 
 
-def _refuse(error: Exception) -> None:
+def _refuse(error: Exception) -> NoReturn:
     print(f"{pathlib.Path(sys.argv[0]).name}: {error}", file=sys.stderr)
     sys.exit(2)
 
@@ -151,6 +157,11 @@ def pack_directory(workdir: str | os.PathLike, pack: int) -> pathlib.Path:
     return pathlib.Path(workdir) / "packs" / f"{pack:03d}"
 
 
+def spectrum_directory(workdir: str | os.PathLike, name: str) -> pathlib.Path:
+    """Where evaluate_spectrum.py keeps the spectra of a name, laid out like the sweep's own directory."""
+    return pathlib.Path(workdir) / "spectra" / name
+
+
 def read_sweep(workdir: str | os.PathLike) -> Sweep:
     """Reads DIR/sweep.json.
 
@@ -161,7 +172,8 @@ def read_sweep(workdir: str | os.PathLike) -> Sweep:
     try:
         return Sweep.from_json(json.loads(path.read_text()))
     except FileNotFoundError:
-        raise InputError(f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one")
+        message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
+        raise InputError(message) from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: cannot be read as a sweep: {error}") from error
 
@@ -207,15 +219,16 @@ def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
 def write_sweep(workdir: str | os.PathLike, sweep: Sweep) -> Sweep:
     """Writes DIR/sweep.json whole or not at all. Of several processes that try, one wins, and all get its sweep."""
     directory = pathlib.Path(workdir)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: cannot be made: {error.strerror}") from error
     with tempfile.NamedTemporaryFile("w", dir=directory, prefix=".sweep.", suffix=".json") as file:
         json.dump(sweep.to_json(), file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(file.name, directory / "sweep.json")
-        except FileExistsError:
-            pass
     winner = check_workdir(directory, sweep.configs)
     assert winner is not None
     return winner

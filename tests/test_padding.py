@@ -19,8 +19,7 @@ def test_a_padded_network_computes_the_narrow_networks_function(name):
     padded = padding.pad(variables, wide_variables)
     for train in (False, True):
         outputs = [
-            m.apply(v, image, train=train, mutable=["batch_stats"])[0]
-            for m, v in ((narrow, variables), (wide, padded))
+            m.apply(v, image, train=train, mutable=["batch_stats"])[0] for m, v in ((narrow, variables), (wide, padded))
         ]
         np.testing.assert_allclose(*outputs, rtol=1e-6, atol=1e-6)
 

@@ -1,0 +1,232 @@
+"""The central law: every member of a mixed pack equals the same network trained alone."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from spectral_dd import data, padding, spectrum
+from spectral_dd.config import Config
+from spectral_dd.family import Family, deal, member_arrays
+from spectral_dd.models import build_model
+
+BATCH = 8
+STEPS = 50
+OPTIMIZERS = {
+    "adam": lambda c, lr: optax.chain(optax.add_decayed_weights(c.weight_decay), optax.adam(lr)),
+    "adamw": lambda c, lr: optax.adamw(lr, weight_decay=c.weight_decay),
+    "sgd": lambda c, lr: optax.chain(optax.add_decayed_weights(c.weight_decay), optax.sgd(lr, momentum=c.momentum)),
+}
+SCHEDULES = {
+    "constant": lambda c: c.learning_rate,
+    "inverse_sqrt": lambda c: lambda step: c.learning_rate / jnp.sqrt(1.0 + step // c.schedule_steps),
+    "cosine": lambda c: optax.cosine_decay_schedule(c.learning_rate, c.epochs * c.steps_per_epoch),
+}
+
+
+def mixed_pack(**static):
+    """Three members that differ in every per-member field; the widest is neither first nor last."""
+    rate = 0.1 if static.get("optimizer") == "sgd" else 1.0
+    permuted = {"label_noise": 1.0, "noise_kind": "permute"}
+    common = {"epochs": 10, "batch_size": BATCH, "shift": 1, "flip": True, "spectrum_examples": 4} | static
+    return [
+        Config(width=2, seed=3, train_size=40, learning_rate=3e-2 * rate, weight_decay=1e-2, label_noise=0.3, **common),
+        Config(width=5, seed=1, train_size=83, learning_rate=1e-2 * rate, weight_decay=0, momentum=0.5, **common),
+        Config(width=3, seed=2, train_size=56, learning_rate=2e-2 * rate, **permuted, **common),
+    ]  # fmt: skip
+
+
+def train_alone(config, dataset, initial, steps):
+    """The same network in a plain loop: one model at its own width, optax's own optimisers, a step at a time."""
+    model = build_model(config, dataset.num_classes)
+    training_set = data.training_set(dataset, config)
+    optimizer = OPTIMIZERS[config.optimizer](config, SCHEDULES[config.schedule](config))
+    params, statistics = initial["params"], {k: v for k, v in initial.items() if k != "params"}
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, statistics, state, x, y):
+        def loss(params):
+            logits, updated = model.apply({"params": params, **statistics}, x, train=True, mutable=["batch_stats"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), updated
+
+        gradient, statistics = jax.grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), statistics, state
+
+    seed, done, epoch = jax.random.fold_in(jax.random.key(config.seed), 0), 0, 0
+    while done < steps:
+        order_key, augment_key = jax.random.split(jax.random.fold_in(seed, epoch))
+        order = np.asarray(data.epoch_order(order_key, config.train_size, config.train_size))
+        for i in range(config.steps_per_epoch):
+            if done == steps:
+                break
+            batch = order[i * BATCH : (i + 1) * BATCH]
+            x = jnp.asarray(dataset.train_images[training_set.index[batch]])
+            x = data.augment(jax.random.fold_in(augment_key, i), x, config.shift, config.flip)
+            x = x.astype(config.dtype) / 255
+            params, statistics, state = step(params, statistics, state, x, training_set.labels[batch])
+            done += 1
+        epoch += 1
+    return model, {"params": params, **statistics}
+
+
+def initial_variables(config, dataset):
+    image = jnp.zeros((1, *dataset.train_images.shape[1:]), config.dtype)
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    return build_model(config, dataset.num_classes).init(key, image, train=False)
+
+
+def members_of(family, state):
+    """The plain networks inside a family's state."""
+    host = family.fetch(state)
+    for i, config in enumerate(family.configs):
+        own = jax.tree.map(lambda leaf, i=i: leaf[i], host.variables)
+        yield config, own, padding.unpad(own, initial_variables(config, family.dataset))
+
+
+def assert_trees_close(ours, theirs, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "schedule"),
+    [
+        ("cnn5", "adam", "constant"),
+        ("cnn5", "adamw", "cosine"),
+        ("cnn5", "sgd", "inverse_sqrt"),
+        ("mlp", "adam", "cosine"),
+        ("mlp", "adamw", "inverse_sqrt"),
+        ("mlp", "sgd", "constant"),
+    ],
+)
+def test_float64_50_steps(digits, x64, model, optimizer, schedule):
+    """To 1e-9: 50 steps amplify the rounding of differently ordered sums, about 1e-16, by far less."""
+    static = {"model": model, "optimizer": optimizer, "schedule": schedule, "schedule_steps": 7, "dtype": "float64"}
+    family = Family(mixed_pack(**static), digits)
+    # The smallest training set has 5 steps an epoch; whole epochs that hold at least 50 steps for each.
+    state = family.train(family.initial_state(), 0, 10)
+    for config, wide, narrow in members_of(family, state):
+        assert config.steps_per_epoch * 10 >= STEPS
+        start = initial_variables(config, digits)
+        _, alone = train_alone(config, digits, start, config.steps_per_epoch * 10)
+        assert_trees_close(narrow, alone, 1e-9)
+        assert max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (narrow, start)), strict=True)) > 1e-2
+        padded = padding.pad(narrow, wide)
+        jax.tree.map(np.testing.assert_array_equal, padded, wide)  # what is not the narrow network is zero
+
+
+@pytest.mark.parametrize("model", ["cnn5", "mlp"])
+@pytest.mark.parametrize("sequential", [True, False])
+def test_float32_one_step_and_both_ways_to_map_over_members(digits, model, sequential):
+    """To 1e-5, an Adam step of 3e-2 being exact to a few units in the last place of its gradient."""
+    configs = [dataclasses.replace(c, train_size=BATCH) for c in mixed_pack(model=model, optimizer="sgd")]
+    family = Family(configs, digits)
+    family.sequential = sequential
+    for config, _, narrow in members_of(family, family.train(family.initial_state(), 0, 1)):
+        _, alone = train_alone(config, digits, initial_variables(config, digits), 1)
+        assert_trees_close(narrow, alone, 1e-5)
+
+
+def test_vmap_over_members_with_training_sets_of_different_size(digits, x64):
+    family = Family(mixed_pack(dtype="float64"), digits)
+    family.sequential = False
+    for config, _, narrow in members_of(family, family.train(family.initial_state(), 0, 2)):
+        _, alone = train_alone(config, digits, initial_variables(config, digits), 2 * config.steps_per_epoch)
+        assert_trees_close(narrow, alone, 1e-9)
+
+
+def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
+    family = Family(mixed_pack(dtype="float64", spectrum_points=8, spectrum_directions=2), digits)
+    state = family.train(family.initial_state(), 0, 3)
+    metrics, spectra = family.evaluate(state), family.spectra(state)
+    for i, (config, _, variables) in enumerate(members_of(family, state)):
+        model = build_model(config, 10)
+        own = data.training_set(digits, config)
+
+        def logits(images, model=model, variables=variables):
+            return np.asarray(model.apply(variables, images / 255, train=False))
+
+        def loss(z, labels):
+            return -np.mean(np.asarray(nn.log_softmax(z))[np.arange(len(labels)), labels])
+
+        z, z_test = logits(digits.train_images[own.index]), logits(digits.test_images)
+        wrong = z.argmax(1) != own.labels
+        expected = {
+            "train_loss": loss(z, own.labels),
+            "train_error": wrong.mean(),
+            "clean_error": (z.argmax(1) != own.true_labels).mean(),
+            "noisy_error": wrong[own.relabelled].mean() if own.relabelled.any() else np.nan,
+            "test_loss": loss(z_test, digits.test_labels),
+            "test_error": (z_test.argmax(1) != digits.test_labels).mean(),
+            "finite": True,
+        }
+        assert metrics.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(metrics[name][i], value, rtol=1e-9, err_msg=name)
+
+        relabelled = own.index[own.relabelled][:4]
+        seed = jax.random.fold_in(jax.random.key(config.seed), 1)
+        for s, x in ((0, digits.train_images[own.index[:4]]), (1, digits.train_images[relabelled])):
+            if len(x) == 0:
+                assert np.isnan(spectra["energy"][i, s]).all()
+                continue
+            x = jnp.asarray(x / 255)
+            v = spectrum.random_directions(jax.random.fold_in(seed, s), 2, x)
+            alone = spectrum.line_spectra(lambda a: logits(255 * a), x, v, num_points=8, half_width=0.5)
+            for name, theirs in zip(("energy", "amplitude"), alone, strict=True):
+                np.testing.assert_allclose(spectra[name][i, s, : len(x)], theirs, rtol=1e-9)
+                assert np.isnan(spectra[name][i, s, len(x) :]).all()
+
+
+def test_examples_and_directions_depend_on_the_seed_alone(digits):
+    """Common random numbers: two widths of one seed are measured around the same examples."""
+    pack = [Config(width=w, seed=s, train_size=60, batch_size=8, label_noise=0.2) for w, s in ((1, 0), (4, 0), (4, 1))]
+    index = member_arrays(pack, digits).spectrum_index
+    np.testing.assert_array_equal(index[0], index[1])
+    assert not np.array_equal(index[1], index[2])
+
+
+def test_a_diverging_member_leaves_the_others_bit_identical(digits):
+    def pack(rate):
+        sane = mixed_pack(optimizer="sgd")
+        return [sane[0], dataclasses.replace(sane[1], learning_rate=rate), sane[2]]
+
+    outcomes = []
+    for rate in (1e-3, 1e9):
+        family = Family(pack(rate), digits)
+        state = family.train(family.initial_state(), 0, 4)
+        outcomes.append((family.fetch(state), family.evaluate(state), family.spectra(state)))
+    sane, wild = outcomes
+    assert list(sane[1]["finite"]) == [True, True, True]
+    assert list(wild[1]["finite"]) == [True, False, True]
+    assert np.isnan(wild[1]["test_error"][1])
+    for others in (0, 2):
+        jax.tree.map(lambda a, b, i=others: np.testing.assert_array_equal(a[i], b[i]), sane, wild)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 3])
+def test_the_number_of_devices_changes_nothing(digits, num_devices):
+    """Also where members do not divide evenly; bit for bit, since each runs the same program."""
+    pack = [*mixed_pack(), dataclasses.replace(mixed_pack()[0], seed=9, width=4)]
+    outcomes = []
+    for devices in (jax.devices()[:num_devices], jax.devices()):
+        family = Family(pack, digits, devices)
+        state = family.train(family.initial_state(), 0, 2)
+        assert len(jax.tree.leaves(state)[0].sharding.device_set) == len(devices)
+        outcomes.append((family.fetch(state), family.evaluate(state)))
+    jax.tree.map(np.testing.assert_array_equal, *outcomes)
+
+
+@pytest.mark.parametrize(("members", "shards"), [(1, 1), (5, 2), (7, 4), (4, 4)])
+def test_deal_gives_each_member_a_slot_and_balances_the_work(members, shards):
+    work = [3.0**i for i in range(members)]
+    slots = deal(work, shards)
+    rows = -(-members // shards)
+    assert set(slots) == set(range(members)) and len(slots) == rows * shards
+    loads = [sum(work[i] for i in set(slots[r * rows : (r + 1) * rows])) for r in range(shards)]
+    assert max(loads) <= work[-1] * 1.5
