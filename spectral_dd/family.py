@@ -151,7 +151,9 @@ def _as_tree(state: State) -> dict[str, Any]:
 
 
 def _init_variables(model: nn.Module, seed, image):
-    return model.init(jax.random.fold_in(jax.random.key(seed), _INITIAL_KEY), image, train=False)
+    variables = model.init(jax.random.fold_in(jax.random.key(seed), _INITIAL_KEY), image, train=False)
+    # BatchNorm starts its statistics in float32 whatever its type.
+    return jax.tree.map(lambda leaf: leaf.astype(image.dtype), variables)
 
 
 def _spectra(model, config, member, state, images):

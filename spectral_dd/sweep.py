@@ -30,6 +30,8 @@ PRESETS: dict[str, dict[str, Sequence[Any]]] = {
         "learning_rate": (1e-3,),
         "batch_size": (100,),
         "epochs": (400,),
+        "spectrum_examples": (32,),
+        "spectrum_points": (32,),
     },
 }
 

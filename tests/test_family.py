@@ -49,7 +49,9 @@ def train_alone(config, dataset, initial, steps):
     state = optimizer.init(params)
 
     @jax.jit
-    def step(params, statistics, state, x, y):
+    def step(params, statistics, state, key, x, y):
+        x = data.augment(key, x, config.shift, config.flip).astype(config.dtype) / 255
+
         def loss(params):
             logits, updated = model.apply({"params": params, **statistics}, x, train=True, mutable=["batch_stats"])
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), updated
@@ -66,10 +68,9 @@ def train_alone(config, dataset, initial, steps):
             if done == steps:
                 break
             batch = order[i * BATCH : (i + 1) * BATCH]
-            x = jnp.asarray(dataset.train_images[training_set.index[batch]])
-            x = data.augment(jax.random.fold_in(augment_key, i), x, config.shift, config.flip)
-            x = x.astype(config.dtype) / 255
-            params, statistics, state = step(params, statistics, state, x, training_set.labels[batch])
+            x, y = dataset.train_images[training_set.index[batch]], training_set.labels[batch]
+            key = jax.random.fold_in(augment_key, i)
+            params, statistics, state = step(params, statistics, state, key, x, y)
             done += 1
         epoch += 1
     return model, {"params": params, **statistics}
@@ -78,7 +79,8 @@ def train_alone(config, dataset, initial, steps):
 def initial_variables(config, dataset):
     image = jnp.zeros((1, *dataset.train_images.shape[1:]), config.dtype)
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    return build_model(config, dataset.num_classes).init(key, image, train=False)
+    variables = jax.jit(build_model(config, dataset.num_classes).init, static_argnames="train")(key, image, train=False)
+    return jax.tree.map(lambda leaf: leaf.astype(config.dtype), variables)
 
 
 def members_of(family, state):
@@ -149,12 +151,12 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
         own = data.training_set(digits, config)
 
         def logits(images, model=model, variables=variables):
-            return np.asarray(model.apply(variables, images / 255, train=False))
+            return model.apply(variables, images / 255, train=False)
 
         def loss(z, labels):
             return -np.mean(np.asarray(nn.log_softmax(z))[np.arange(len(labels)), labels])
 
-        z, z_test = logits(digits.train_images[own.index]), logits(digits.test_images)
+        z, z_test = (np.asarray(logits(x)) for x in (digits.train_images[own.index], digits.test_images))
         wrong = z.argmax(1) != own.labels
         expected = {
             "train_loss": loss(z, own.labels),
@@ -209,7 +211,7 @@ def test_a_diverging_member_leaves_the_others_bit_identical(digits):
         jax.tree.map(lambda a, b, i=others: np.testing.assert_array_equal(a[i], b[i]), sane, wild)
 
 
-@pytest.mark.parametrize("num_devices", [1, 2, 3])
+@pytest.mark.parametrize("num_devices", [1, 3])
 def test_the_number_of_devices_changes_nothing(digits, num_devices):
     """Also where members do not divide evenly; bit for bit, since each runs the same program."""
     pack = [*mixed_pack(), dataclasses.replace(mixed_pack()[0], seed=9, width=4)]
