@@ -33,7 +33,7 @@ from absl import logging
 from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
-from spectral_dd.config import InputError
+from spectral_dd.config import CheckpointError, InputError
 
 Tree = Mapping[str, Any]
 Flat = dict[str, Any]
@@ -54,12 +54,11 @@ _DAMAGED = ".damaged"
 # scale the first epochs are faster than the disk; a large state is over the limit alone, and waits for the last one.
 _PENDING_BYTES = 256 * 2**20
 
+# A pack goes on from its newest checkpoint, so older epochs come back only if the newer ones are gone.
+_REPAIR = "to repair it, delete it and the later epochs beside it, then train again with the same command"
+
 # What tensorstore, and json, raise for damaged data depends on the place of the damage.
 _READ_ERRORS = (OSError, ValueError, LookupError, RuntimeError, TypeError)
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read. The message names the directory, epoch and array."""
 
 
 def _orbax_is_quiet(record: std_logging.LogRecord) -> bool:
@@ -399,7 +398,7 @@ def _read_checksums(step: pathlib.Path) -> dict[str, Any]:
         if sealed != _seal(checksums):
             raise ValueError("CRC32 differs")
     except _READ_ERRORS as error:
-        raise CheckpointError(f"{step}: checksums are damaged: {_one_line(error)}") from error
+        raise CheckpointError(f"{step}: checksums are damaged: {_one_line(error)}; {_REPAIR}") from error
     return checksums
 
 
@@ -428,7 +427,7 @@ def _result(step: pathlib.Path, item: str, name: str, future: ts.Future) -> Any:
     try:
         return future.result()
     except _READ_ERRORS as error:
-        raise CheckpointError(f"{step}: {item} {name!r} is damaged: {_one_line(error)}") from error
+        raise CheckpointError(f"{step}: {item} {name!r} is damaged: {_one_line(error)}; {_REPAIR}") from error
 
 
 def _read(step: pathlib.Path, item: str, checksums: dict[str, Any], member: int | None = None) -> Flat:
@@ -440,7 +439,7 @@ def _read(step: pathlib.Path, item: str, checksums: dict[str, Any], member: int 
         array = _result(step, item, name, read)
         crcs = checksums[name] if member is None else [checksums[name][member]]
         if [_crc(row) for row in (array if member is None else [array])] != crcs:
-            raise CheckpointError(f"{step}: {item} {name!r} is damaged: CRC32 differs")
+            raise CheckpointError(f"{step}: {item} {name!r} is damaged: CRC32 differs; {_REPAIR}")
         flat[name] = array
     return flat
 

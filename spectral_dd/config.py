@@ -1,4 +1,4 @@
-"""`Config`, the description of one member of a sweep, and `InputError`.
+"""`Config`, the description of one member of a sweep, and the errors that users see.
 
 Each field says here, once, what it means, what is allowed, and whether it is *static* (it shapes the
 compiled program) or *per-member* (an array along the member axis of a pack). Nothing here touches a device.
@@ -14,6 +14,11 @@ from typing import Any
 class InputError(ValueError):
     """The user gave something that cannot work. The message is one line that names the flag or file, the
     value and what is allowed; the scripts print it and exit with status 2."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read. The message is one line that names the directory, epoch and
+    array; the scripts print it and exit with status 1."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

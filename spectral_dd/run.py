@@ -213,6 +213,8 @@ def run_sweep(
     mine = packing.shares(costs, task_count)[task_index]
     with Progress(sum(costs[i] for i in mine)) as progress, stop_signals() as stop_signal:
         for i in mine:
+            if (number := stop_signal()) is not None:
+                raise Interrupted(number)
             progress.start_pack(i, len(packs), packs[i], costs[i])
             train_pack(
                 packs[i],
@@ -241,17 +243,17 @@ def train_pack(
     """
     config = configs[0]
     if config.epochs in checkpoint.recorded_epochs(directory):
-        progress.advance(config.epochs, {})
+        progress.skip_to(config.epochs)
         return
     with checkpoint.PackWriter(directory) as writer:
         family = Family(configs, dataset)
-        recorded = set(checkpoint.recorded_epochs(directory))
         if writer.latest() is None:
             epoch, state = 0, family.initial_state()
         else:
             epoch, tree = writer.restore(family.abstract_tree())
             state = family.load_tree(tree)
-            recorded &= set(checkpoint.recorded_epochs(directory))
+        recorded = set(checkpoint.recorded_epochs(directory))
+        progress.skip_to(epoch)
         piece, saved_at = 1, time.monotonic()
         for target in recorded_epochs(config.epochs, config.records_per_decade):
             if target < epoch or target in recorded:
@@ -262,7 +264,7 @@ def train_pack(
                 seconds_per_epoch = (time.monotonic() - started) / (stop - epoch)
                 piece = max(1, round(PIECE_SECONDS / seconds_per_epoch))
                 epoch = stop
-                progress.advance(epoch, {})
+                progress.advance(epoch)
                 if (number := stop_signal()) is not None:
                     writer.roll(epoch, family.save_tree(state))
                     writer.close()
@@ -270,10 +272,9 @@ def train_pack(
                 if epoch < target and time.monotonic() - saved_at > save_seconds:
                     writer.roll(epoch, family.save_tree(state))
                     saved_at = time.monotonic()
-            results = measure(family, state)
-            writer.record(epoch, family.save_tree(state), results)
+            writer.record(epoch, family.save_tree(state), measure(family, state))
             saved_at = time.monotonic()
-            progress.advance(epoch, results)
+            progress.advance(epoch)
 
 
 def evaluate_spectra(
@@ -349,19 +350,21 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 class Progress:
     """One line on stderr: a bar in a terminal, else a plain line now and then."""
 
-    def __init__(self, total_seconds: float):
+    def __init__(self, total_work: float):
         """
         Args:
-          total_seconds: estimated work of all packs; only proportions matter.
+          total_work: of all packs together, in any unit.
         """
         self._bar = tqdm(
-            total=total_seconds,
-            bar_format="{percentage:3.0f}% |{bar:20}| {desc} [{elapsed}, {remaining} left]",
+            total=total_work,
+            bar_format="{percentage:3.0f}% |{bar:20}| {desc} [{elapsed}]",
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
         )
-        self._started = self._logged_at = time.monotonic()
-        self._total, self._done = total_seconds, 0.0
+        self._logged_at = time.monotonic()
+        self._left = total_work
+        # What the time left is estimated from: without the first pieces of a pack, which compile.
+        self._timed_work = self._timed_seconds = 0.0
 
     def __enter__(self) -> "Progress":
         return self
@@ -369,27 +372,46 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
 
-    def start_pack(self, number: int, num_packs: int, configs: Sequence[Config], cost: float) -> None:
+    def start_pack(self, number: int, num_packs: int, configs: Sequence[Config], work: float) -> None:
         widths = sorted({c.width for c in configs})
         span = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
         self._name = f"pack {number + 1}/{num_packs}, {len(configs)} members of width {span}"
-        self._cost, self._epochs, self._epoch = cost, configs[0].epochs, 0
+        self._work, self._epochs, self._epoch = work, configs[0].epochs, 0
         self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
-        self._rate = ""
+        self._rate, self._pieces = "", 0
         self._advanced_at = time.monotonic()
 
-    def advance(self, epoch: int, results: dict[str, np.ndarray]) -> None:
-        """Shows that the pack has come to `epoch`; `results` are those recorded there, if it is recorded."""
-        now = time.monotonic()
-        if epoch > self._epoch and not results:
-            rate = (epoch - self._epoch) * self._examples_per_epoch / (now - self._advanced_at)
-            self._rate = f", {rate:,.0f} examples/s"
-        work = (epoch - self._epoch) / self._epochs * self._cost
-        self._epoch, self._advanced_at, self._done = epoch, now, self._done + work
-        self._bar.set_description_str(f"{self._name}, epoch {epoch}/{self._epochs}{self._rate}", refresh=False)
-        self._bar.update(work)
-        if self._bar.disable and (now - self._logged_at > LOG_SECONDS or (epoch == self._epochs and results)):
-            left = (now - self._started) * (self._total / self._done - 1) if self._done else float("nan")
-            line = f"{self._name}, epoch {epoch}/{self._epochs}{self._rate}, {left:.0f} s left"
-            print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+    def skip_to(self, epoch: int) -> None:
+        """The pack had come to `epoch` before."""
+        self._advance_bar(epoch)
+        self._advanced_at = time.monotonic()
+
+    def advance(self, epoch: int) -> None:
+        """The pack has come to `epoch`, or has finished recording it."""
+        now, trained = time.monotonic(), epoch - self._epoch
+        seconds = now - self._advanced_at
+        if trained:
+            self._pieces += 1
+            self._rate = f", {trained * self._examples_per_epoch / seconds:,.0f} examples/s"
+        if self._pieces > 1:
+            self._timed_seconds += seconds
+            self._timed_work += trained / self._epochs * self._work
+        self._advanced_at = now
+        self._advance_bar(epoch)
+        finished = epoch == self._epochs and not trained
+        if self._bar.disable and (now - self._logged_at > LOG_SECONDS or finished):
+            print(f"{time.strftime('%H:%M:%S')} {self._line()}", file=sys.stderr, flush=True)
             self._logged_at = now
+
+    def _advance_bar(self, epoch: int) -> None:
+        work = (epoch - self._epoch) / self._epochs * self._work
+        self._epoch, self._left = epoch, max(0.0, self._left - work)
+        self._bar.set_description_str(self._line(), refresh=False)
+        self._bar.update(work)
+
+    def _line(self) -> str:
+        line = f"{self._name}, epoch {self._epoch}/{self._epochs}{self._rate}"
+        if not self._timed_work:
+            return line
+        left = round(self._left * self._timed_seconds / self._timed_work)
+        return f"{line}, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
-from spectral_dd.config import Config, InputError, check_value, nearest
+from spectral_dd.config import CheckpointError, Config, InputError, check_value, nearest
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -97,7 +97,7 @@ def given_flags(names: Sequence[str] = tuple(FIELDS)) -> dict[str, Sequence[Any]
 
 
 def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
-    """`absl.app.run`, with bad input answered by one line on stderr and exit status 2."""
+    """`absl.app.run`, with bad input (status 2) and bad checkpoints (status 1) answered by one line on stderr."""
 
     def parse_flags(argv: Sequence[str]) -> list[str]:
         try:
@@ -114,13 +114,15 @@ def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
             return main(argv)
         except InputError as error:
             _refuse(error)
+        except CheckpointError as error:
+            _refuse(error, status=1)
 
     app.run(refusing_main, flags_parser=parse_flags)
 
 
-def _refuse(error: Exception) -> NoReturn:
+def _refuse(error: Exception, status: int = 2) -> NoReturn:
     print(f"{pathlib.Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 @dataclasses.dataclass(frozen=True)

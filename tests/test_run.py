@@ -26,7 +26,10 @@ AXES = {
 
 
 class Silent:
-    def advance(self, epoch, results):
+    def skip_to(self, epoch):
+        pass
+
+    def advance(self, epoch):
         pass
 
 
