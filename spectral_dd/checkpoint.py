@@ -95,6 +95,7 @@ class PackWriter:
             _clean(self._directory / kind)
         self._recorded = set(recorded_epochs(self._directory))
         self._context = _context()
+        self._failed = False  # A failed save is the last one: an epoch must not be missing between others.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: collections.deque[tuple[concurrent.futures.Future[None], int]] = collections.deque()
 
@@ -210,7 +211,7 @@ class PackWriter:
 
     def _save(self, step: pathlib.Path, items: dict[str, Flat]) -> None:
         """Runs in the background thread."""
-        if _is_complete(step):  # This epoch was rolled before.
+        if self._failed or _is_complete(step):  # Without this, what follows would leave a gap; or rolled before.
             return
         try:
             checkpoint: dict[str, Any] = {name: _nested(flat) for name, flat in items.items()}
@@ -221,6 +222,7 @@ class PackWriter:
                 if old != step and int(old.name) <= int(step.name):
                     _delete(old)
         except Exception as error:  # Whatever it is must reach the training loop under the name of the directory.
+            self._failed = True
             if step.parent.name == "records":
                 self._recorded.discard(int(step.name))
             shutil.rmtree(step.with_name(step.name + _TEMPORARY), ignore_errors=True)  # The disk may be full.
@@ -231,6 +233,18 @@ def recorded_epochs(directory: str | os.PathLike[str]) -> list[int]:
     """The recorded epochs of a pack, ascending; empty if there are none or no such directory. Safe beside a writer,
     as are all functions below: they only read, and see a record whole or not at all."""
     return sorted(int(step.name) for step in _complete_steps(pathlib.Path(directory) / "records"))
+
+
+def is_intact(directory: str | os.PathLike[str], epoch: int) -> bool:
+    """Whether every array of a recorded epoch, state and results, reads back with its checksum."""
+    step = _record(directory, epoch)
+    try:
+        checksums = _read_checksums(step)
+        for item in ("state", "results"):
+            _read(step, item, checksums[item])
+    except CheckpointError:
+        return False
+    return True
 
 
 def load_results(directory: str | os.PathLike[str], epoch: int) -> dict[str, Any]:

@@ -114,13 +114,6 @@ class Config:
         """The fields that shape the program; members that agree on them can share a pack."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["static"]}
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Config":
-        return cls(**values)
-
 
 def check_value(field: dataclasses.Field, value: Any) -> Any:
     """Returns `value` as the field's type; raises `InputError` if it has none or is not allowed.

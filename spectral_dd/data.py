@@ -26,7 +26,7 @@ from spectral_dd.config import Config, InputError, nearest
 DIGITS_TRAIN_SIZE = 1000  # of 1797; the rest is the test set
 
 # What a random stream is for. It seeds the stream together with the seed, so that no two of them coincide.
-_DIGITS_SPLIT, _SUBSET, _NOISE = range(3)
+_DIGITS_SPLIT, _SUBSET, _NOISE, _TEST_ORDER = range(4)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -276,8 +276,9 @@ class TrainingSet(NamedTuple):
 def training_set(dataset: Dataset, config: Config) -> TrainingSet:
     """Draws a member's examples and label noise from the seed.
 
-    Subsets of one seed are nested: a smaller one is the beginning of a larger one. Both draws depend on the
-    data set, `seed`, `train_size`, `label_noise` and `noise_kind` alone.
+    Subsets of one seed are nested: a smaller one is the beginning of a larger one. So is the noise, as far as it
+    can be: an example that both relabel gets the same wrong label (not under permute, which shuffles), and of
+    two noise levels on one subset the higher relabels all that the lower does. Width and rates change nothing.
 
     Raises:
       InputError: the data set has fewer than `train_size` examples, or a batch is larger than the training set.
@@ -291,23 +292,22 @@ def training_set(dataset: Dataset, config: Config) -> TrainingSet:
     index = _generator(_SUBSET, config.seed).permutation(available)[:size].astype(np.int32)
     true_labels = np.asarray(dataset.train_labels[index], np.int32)
     noise = _generator(_NOISE, config.seed)
-    labels = _noisy(noise, true_labels, dataset.num_classes, config.label_noise, config.noise_kind)
+    rank, draw = noise.random(available)[:size], noise.random(available)[:size]
+    chosen = np.argsort(rank, kind="stable")[: round(config.label_noise * size)]
+    labels = true_labels.copy()
+    if config.noise_kind == "permute":
+        labels[chosen] = noise.permutation(labels[chosen])
+    elif config.noise_kind == "symmetric":
+        step = 1 + (draw[chosen] * (dataset.num_classes - 1)).astype(np.int32)
+        labels[chosen] = (labels[chosen] + step) % dataset.num_classes
+    else:  # uniform
+        labels[chosen] = (draw[chosen] * dataset.num_classes).astype(np.int32)
     return TrainingSet(index, labels, true_labels)
 
 
-def _noisy(
-    generator: np.random.Generator, labels: np.ndarray, num_classes: int, label_noise: float, kind: str
-) -> np.ndarray:
-    """Returns a copy of `labels` with noise on round(label_noise * example) of them; see `Config.noise_kind`."""
-    chosen = generator.permutation(len(labels))[: round(label_noise * len(labels))]
-    labels = labels.copy()
-    if kind == "permute":
-        labels[chosen] = generator.permutation(labels[chosen])
-    elif kind == "symmetric":
-        labels[chosen] = (labels[chosen] + generator.integers(1, num_classes, len(chosen))) % num_classes
-    else:  # uniform
-        labels[chosen] = generator.integers(num_classes, size=len(chosen))
-    return labels
+def test_order(dataset: Dataset, seed: int) -> np.ndarray:
+    """A permutation of the test examples, drawn from the seed: int [example]."""
+    return _generator(_TEST_ORDER, seed).permutation(len(dataset.test_labels))
 
 
 def _generator(purpose: int, seed: int) -> np.random.Generator:

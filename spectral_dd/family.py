@@ -51,7 +51,7 @@ class Family:
         # On the CPU one member after another, a stream a device, beats a batched product over members.
         self.sequential = devices[0].platform == "cpu"
         devices = devices[: len(self.configs)]
-        self.slots = deal([c.train_size // c.batch_size for c in self.configs], len(devices))
+        self.slots = deal([c.steps_per_epoch for c in self.configs], len(devices))
         mesh = Mesh(np.array(devices), ("member",))
         self._by_member = NamedSharding(mesh, PartitionSpec("member"))
         self._replicated = NamedSharding(mesh, PartitionSpec())
@@ -128,8 +128,8 @@ class Family:
     def load_tree(self, tree: dict[str, Any]) -> State:
         """The inverse of `save_tree`, on however many devices this family has."""
         structure = jax.tree.structure(self._abstract_state().optimizer)
-        optimizer = jax.tree.unflatten(structure, [leaf for _, leaf in sorted(tree["optimizer"].items())])
-        return self.place(State(tree["variables"], optimizer, tree["step"]))
+        leaves = [tree["optimizer"][name] for name in sorted(tree["optimizer"], key=int)]
+        return self.place(State(tree["variables"], jax.tree.unflatten(structure, leaves), tree["step"]))
 
     def abstract_tree(self) -> dict[str, Any]:
         """Shapes and types of `save_tree`."""
@@ -146,7 +146,7 @@ class Family:
 
 def _as_tree(state: State) -> dict[str, Any]:
     # The optimiser's state is made of optax's own classes, which a checkpoint should not depend on.
-    leaves = {f"{i:02d}": leaf for i, leaf in enumerate(jax.tree.leaves(state.optimizer))}
+    leaves = {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(state.optimizer))}
     return {"variables": state.variables, "optimizer": leaves, "step": state.step}
 
 
@@ -224,9 +224,9 @@ def member_arrays(configs: Sequence[Config], dataset: data.Dataset) -> Member:
 def spectrum_index(config: Config, training_set: data.TrainingSet, dataset: data.Dataset) -> np.ndarray:
     """Which examples of each split of `SPLITS` the spectrum is measured around, `(split, example)`; -1: none.
 
-    The training examples are the first of the (shuffled) subset, the others a draw of the seed.
+    The training examples are the first of the (shuffled) subset, as they are: without augmentation.
     """
-    test = np.random.default_rng([config.seed, len(SPLITS)]).permutation(len(dataset.test_images))
+    test = data.test_order(dataset, config.seed)
     relabelled = training_set.index[training_set.relabelled]
     index = np.full((len(SPLITS), config.spectrum_examples), -1, np.int32)
     for row, examples in zip(index, (training_set.index, relabelled, test), strict=True):

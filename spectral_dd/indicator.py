@@ -61,16 +61,23 @@ def setting_names(ds: xr.Dataset) -> list[str]:
 def smooth(curve: xr.DataArray, window: int = 3) -> xr.DataArray:
     """Centred moving average over `window` (odd) neighbouring recorded epochs.
 
-    Recorded epochs are log-spaced, so the window is one in log epochs. It is shorter at the ends and beside NaN;
-    what was NaN remains NaN.
+    Recorded epochs are log-spaced, so the window is one in log epochs. It is shorter at the ends. Neighbours are
+    those that the curve itself has: NaN, such as an epoch that only other members recorded, is passed over and
+    remains NaN.
 
     Args:
       curve: (..., epoch).
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window={window}: must be odd and at least 1")
-    around = curve.rolling(epoch=window, center=True).construct("_window")
-    return around.mean("_window").where(curve.notnull())
+
+    def smooth_one(values: np.ndarray) -> np.ndarray:
+        smoothed, own = np.full(len(values), np.nan), np.flatnonzero(~np.isnan(values))
+        for place, i in enumerate(own):
+            smoothed[i] = values[own[max(0, place - window // 2) : place + window // 2 + 1]].mean()
+        return smoothed
+
+    return xr.apply_ufunc(smooth_one, curve, input_core_dims=[["epoch"]], output_core_dims=[["epoch"]], vectorize=True)
 
 
 def interpolation_epoch(train_error: xr.DataArray, tolerance: float = TOLERANCE) -> xr.DataArray:

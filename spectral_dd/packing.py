@@ -130,11 +130,11 @@ class Work:
 
     def train_flops(self, config: Config, width: int | None = None) -> float:
         """FLOPs of the member's training, at its own width or padded to `width`; a backward pass counts twice."""
-        steps = config.epochs * (config.train_size // config.batch_size)
+        steps = config.epochs * config.steps_per_epoch
         forward = self._traced(config.model, config.dataset, width or config.width)[1]
         return 3 * forward * config.batch_size * steps
 
     def seconds(self, config: Config, width: int) -> float:
         """Estimated time to train the member at a padded width on one device."""
-        steps = config.epochs * (config.train_size // config.batch_size)
+        steps = config.epochs * config.steps_per_epoch
         return steps * STEP_SECONDS + self.train_flops(config, width) / FLOPS_PER_SECOND

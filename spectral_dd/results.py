@@ -61,7 +61,8 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
     configs = sweep.configs
     if spectrum is not None:
         directory, settings = spectrum_directory(workdir, spectrum), read_spectrum_settings(workdir, spectrum)
-        records = _records(sweep.packs, directory)
+        # A running sweep may have got further since its own records were listed.
+        records = [record for record in _records(sweep.packs, directory) if record[1] in epochs]
         configs = [dataclasses.replace(c, **settings) for c in configs]
     spectra, coordinates = _spectra(records, configs, epochs)
     facts = sweep.facts[0]
@@ -142,6 +143,8 @@ def load_member(workdir: str | os.PathLike, member: int, epoch: int | None = Non
     epoch = recorded[-1] if epoch is None else epoch
     config = sweep.configs[member]
     about = sweep.datasets[config.dataset]
+    if config.dtype == "float64" and jnp.zeros(0, "float64").dtype != np.float64:
+        raise InputError(f"member={member}: is float64, which needs JAX_ENABLE_X64=1")
     model = build_model(config, about["num_classes"])
     image = jnp.zeros((1, *about["image_shape"]), config.dtype)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)

@@ -34,6 +34,7 @@ from spectral_dd.sweep import (
     pack_directory,
     read_sweep,
     spectrum_directory,
+    write_once,
     write_sweep,
 )
 
@@ -59,7 +60,10 @@ def set_up_jax(x64: bool = False) -> None:
     Args:
       x64: whether members of dtype float64 will be trained.
     """
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)
+    # A GPU's own choice for float32 products may be TF32, with 10 bits of mantissa.
+    jax.config.update("jax_default_matmul_precision", "float32")
     jax.config.update("jax_enable_x64", x64)
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "spectral_dd" / "xla"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -104,10 +108,12 @@ def work_of(datasets: dict[str, data.Dataset]) -> packing.Work:
 
 def plan_sweep(configs: Sequence[Config], datasets: dict[str, data.Dataset], num_tasks: int = 1) -> Sweep:
     """Packs the (resolved) members and gathers what sweep.json says about them."""
-    work = work_of(datasets)
+    work, devices = work_of(datasets), jax.local_device_count()
+    packs = packing.plan(configs, work.seconds, devices, min_packs=num_tasks)
     return Sweep(
         configs=list(configs),
-        packs=packing.plan(configs, work.seconds, jax.local_device_count(), min_packs=num_tasks),
+        packs=packs,
+        costs=[packing.pack_seconds([configs[i] for i in pack], work.seconds, devices) for pack in packs],
         facts=[
             {
                 "parameters": work.parameters(c),
@@ -172,9 +178,10 @@ def provenance() -> dict[str, Any]:
 
 
 def recorded_epochs(epochs: int, per_decade: int) -> list[int]:
-    """0, then epochs at even distances of their logarithm, as far as they are different, then the last one."""
-    steps = np.arange(0, np.log10(epochs) * per_decade + 1)
-    return sorted({0, epochs, *(int(e) for e in np.rint(10 ** (steps / per_decade)) if e <= epochs)})
+    """0, then epochs at even distances of their logarithm, then the last one, no nearer than half a distance."""
+    steps = np.arange(0, np.log10(epochs) * per_decade)
+    spaced = np.rint(10 ** (steps / per_decade)).astype(int)
+    return sorted({0, epochs, *spaced[spaced < epochs * 10 ** (-0.5 / per_decade)].tolist()})
 
 
 def run_sweep(
@@ -207,15 +214,13 @@ def run_sweep(
     sweep = check_workdir(workdir, configs)
     if sweep is None:
         sweep = write_sweep(workdir, plan_sweep(configs, datasets, task_count))
-    work = work_of(datasets)
     packs = sweep.pack_configs
-    costs = [packing.pack_seconds(pack, work.seconds, jax.local_device_count()) for pack in packs]
-    mine = packing.shares(costs, task_count)[task_index]
-    with Progress(sum(costs[i] for i in mine)) as progress, stop_signals() as stop_signal:
+    mine = packing.shares(sweep.costs, task_count)[task_index]
+    with Progress(sum(sweep.costs[i] for i in mine)) as progress, stop_signals() as stop_signal:
         for i in mine:
             if (number := stop_signal()) is not None:
                 raise Interrupted(number)
-            progress.start_pack(i, len(packs), packs[i], costs[i])
+            progress.start_pack(i, len(packs), packs[i], sweep.costs[i])
             train_pack(
                 packs[i],
                 datasets[packs[i][0].dataset],
@@ -242,7 +247,8 @@ def train_pack(
       Interrupted: `stop_signal` gave a signal, and the state is saved.
     """
     config = configs[0]
-    if config.epochs in checkpoint.recorded_epochs(directory):
+    targets = recorded_epochs(config.epochs, config.records_per_decade)
+    if set(targets) <= set(checkpoint.recorded_epochs(directory)) and checkpoint.is_intact(directory, config.epochs):
         progress.skip_to(config.epochs)
         return
     with checkpoint.PackWriter(directory) as writer:
@@ -255,7 +261,7 @@ def train_pack(
         recorded = set(checkpoint.recorded_epochs(directory))
         progress.skip_to(epoch)
         piece, saved_at = 1, time.monotonic()
-        for target in recorded_epochs(config.epochs, config.records_per_decade):
+        for target in targets:
             if target < epoch or target in recorded:
                 continue
             while epoch < target:
@@ -301,12 +307,11 @@ def evaluate_spectra(
     if not all(c.spectrum_examples for c in configs):
         raise InputError("--spectrum_examples=0: must be at least 1")
     directory = spectrum_directory(workdir, name)
-    path = directory / "settings.json"
-    if path.exists() and (there := json.loads(path.read_text())) != settings:
-        raise InputError(f"--name={name}: {directory} holds spectra with {there}; give another name")
     datasets = load_datasets(configs, data_dir)
-    directory.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings))
+    path = directory / "settings.json"
+    write_once(path, settings)
+    if (there := json.loads(path.read_text())) != settings:
+        raise InputError(f"--name={name}: {directory} holds spectra with {there}; give another name")
     for number, pack in enumerate(sweep.packs):
         source, target = pack_directory(workdir, number), pack_directory(directory, number)
         epochs = sorted(set(checkpoint.recorded_epochs(source)) - set(checkpoint.recorded_epochs(target)))
@@ -336,6 +341,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
+        print("\nstopping as soon as the epoch is saved; Ctrl-C again stops at once", file=sys.stderr)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

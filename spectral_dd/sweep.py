@@ -6,16 +6,20 @@ import itertools
 import json
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from spectral_dd.config import CheckpointError, Config, InputError, check_value, nearest
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+# How the name of a file begins that is not written to its end.
+_TEMPORARY = ".writing."
 
 # A preset is a set of axes that flags override. Values are tuples: several make an axis.
 PRESETS: dict[str, dict[str, Sequence[Any]]] = {
@@ -97,7 +101,7 @@ def given_flags(names: Sequence[str] = tuple(FIELDS)) -> dict[str, Sequence[Any]
 
 
 def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
-    """`absl.app.run`, with bad input (status 2) and bad checkpoints (status 1) answered by one line on stderr."""
+    """`absl.app.run`, with bad input (status 2), and what else a user can meet, answered by one line on stderr."""
 
     def parse_flags(argv: Sequence[str]) -> list[str]:
         try:
@@ -110,17 +114,21 @@ def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
         return rest
 
     def refusing_main(argv: Sequence[str]) -> int | None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
         try:
             return main(argv)
         except InputError as error:
             _refuse(error)
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
             _refuse(error, status=1)
+        except KeyboardInterrupt:
+            _refuse("interrupted", status=128 + signal.SIGINT)
 
     app.run(refusing_main, flags_parser=parse_flags)
 
 
-def _refuse(error: Exception, status: int = 2) -> NoReturn:
+def _refuse(error: Exception | str, status: int = 2) -> NoReturn:
     print(f"{pathlib.Path(sys.argv[0]).name}: {error}", file=sys.stderr)
     sys.exit(status)
 
@@ -129,12 +137,14 @@ def _refuse(error: Exception, status: int = 2) -> NoReturn:
 class Sweep:
     """What sweep.json holds: the members, how they are packed, and where the sweep came from.
 
-    `facts` has an entry a member (parameters, noise_rate), `datasets` an entry a data set (image_shape,
-    num_classes); `provenance` is free (command line, versions, git revision).
+    `costs` are the packs' estimated work, in any unit: tasks share the packs by them. `facts` has an entry a
+    member (parameters, noise_rate), `datasets` an entry a data set (image_shape, num_classes); `provenance` is
+    free (command line, versions, git revision).
     """
 
     configs: list[Config]
     packs: list[list[int]]
+    costs: list[float]
     facts: list[dict[str, Any]]
     datasets: dict[str, dict[str, Any]]
     provenance: dict[str, Any]
@@ -155,7 +165,7 @@ class Sweep:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Sweep":
-        return cls(**(values | {"configs": [Config.from_json(c) for c in values["configs"]]}))
+        return cls(**(values | {"configs": [Config(**c) for c in values["configs"]]}))
 
 
 def pack_directory(workdir: str | os.PathLike, pack: int) -> pathlib.Path:
@@ -190,21 +200,27 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Swee
       InputError: DIR holds another sweep or foreign files, or cannot be written.
     """
     directory = pathlib.Path(workdir)
-    existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
-    if not existing.is_dir():
-        raise InputError(f"--workdir={workdir}: {existing} is not a directory")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"--workdir={workdir}: {existing} cannot be written")
-    if (directory / "sweep.json").exists():
-        sweep = read_sweep(directory)
-        if difference := _difference(sweep.configs, configs):
-            raise InputError(
-                f"--workdir={workdir}: holds a different sweep: {difference}; use that command or another directory"
-            )
-        return sweep
-    if directory.exists() and any(directory.iterdir()):
-        raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
-    return None
+    try:
+        existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+        if not existing.is_dir():
+            raise InputError(f"--workdir={workdir}: {existing} is not a directory")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise InputError(f"--workdir={workdir}: {existing} cannot be written")
+        # Listed before looking for sweep.json, which another task may be writing: it writes nothing else before.
+        files = [p.name for p in directory.iterdir()] if directory.exists() else []
+        if not (directory / "sweep.json").exists():
+            if any(not name.startswith(_TEMPORARY) for name in files):
+                message = f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory"
+                raise InputError(message)
+            return None
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: cannot be used: {error.strerror}") from error
+    sweep = read_sweep(directory)
+    if difference := _difference(sweep.configs, configs):
+        raise InputError(
+            f"--workdir={workdir}: holds a different sweep: {difference}; use that command or another directory"
+        )
+    return sweep
 
 
 def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
@@ -222,18 +238,31 @@ def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
 
 
 def write_sweep(workdir: str | os.PathLike, sweep: Sweep) -> Sweep:
-    """Writes DIR/sweep.json whole or not at all. Of several processes that try, one wins, and all get its sweep."""
-    directory = pathlib.Path(workdir)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--workdir={workdir}: cannot be made: {error.strerror}") from error
-    with tempfile.NamedTemporaryFile("w", dir=directory, prefix=".sweep.", suffix=".json") as file:
-        json.dump(sweep.to_json(), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(file.name, directory / "sweep.json")
-    winner = check_workdir(directory, sweep.configs)
+    """Writes DIR/sweep.json. Of several processes that try, one wins, and all get its sweep.
+
+    Raises:
+      InputError: DIR cannot be made or written, or another sweep won.
+    """
+    write_once(pathlib.Path(workdir) / "sweep.json", sweep.to_json())
+    winner = check_workdir(workdir, sweep.configs)
     assert winner is not None
     return winner
+
+
+def write_once(path: pathlib.Path, content: Any) -> None:
+    """Writes a JSON file, and its directory, whole or not at all; a file that is there already stays as it is.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=_TEMPORARY) as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)  # a temporary file is private, but a sweep has readers
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error

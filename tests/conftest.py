@@ -1,10 +1,5 @@
 """Every test runs on four virtual CPU devices, as a machine with several accelerators would."""
 
-import os
-
-# Compiling is most of what the tests do; what they compare does not depend on how well it is optimised.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
-
 import jax
 import pytest
 

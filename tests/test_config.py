@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -37,7 +38,7 @@ def test_text_is_parsed_into_the_type_of_the_field():
 
 def test_json_round_trip():
     config = Config(width=3, learning_rate=1 / 3, flip=True)
-    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert Config(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 def test_every_declared_model_exists():

@@ -530,3 +530,17 @@ def test_augmentation_of_members_under_vmap_and_map_is_that_of_each_alone():
     alone = jnp.stack([one(key, x) for key, x in zip(keys, images, strict=True)])
     np.testing.assert_array_equal(alone, jax.jit(jax.vmap(one))(keys, images))
     np.testing.assert_array_equal(alone, jax.jit(lambda *args: jax.lax.map(lambda kx: one(*kx), args))(keys, images))
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "uniform"])
+def test_label_noise_is_nested_in_size_and_in_level(digits, kind):
+    def draw(size, noise):
+        return data.training_set(digits, Config(train_size=size, label_noise=noise, noise_kind=kind, seed=4))
+
+    small, large = draw(200, 0.15), draw(400, 0.15)
+    both = small.relabelled & large.relabelled[:200]
+    assert both.sum() > 0.6 * small.relabelled.sum()
+    np.testing.assert_array_equal(small.labels[both], large.labels[:200][both])
+    more = draw(200, 0.5)
+    assert (more.relabelled | ~small.relabelled).all()
+    np.testing.assert_array_equal(more.labels[small.relabelled], small.labels[small.relabelled])

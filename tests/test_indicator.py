@@ -38,7 +38,7 @@ def test_smooth_averages_neighbours_and_shortens_the_window_at_the_ends():
 
 
 def test_smooth_skips_nan_and_leaves_it_nan():
-    np.testing.assert_allclose(indicator.smooth(curve(1.0, NAN, 3.0, 5.0, NAN)), [1.0, NAN, 4.0, 4.0, NAN])
+    np.testing.assert_allclose(indicator.smooth(curve(1.0, NAN, 3.0, 5.0, NAN)), [2.0, NAN, 3.0, 4.0, NAN])
 
 
 def test_smooth_with_a_window_of_one_changes_nothing_and_an_even_one_is_refused():
@@ -170,3 +170,10 @@ def test_format_summary_is_aligned_and_says_over_how_many_seeds():
     assert "diverged" in head and "unfinished" not in head
     assert " ".join(narrow.split()) == "8 80 15.0 40.0 (1/2) 8 (1/2) 20.0 50.0 0 (1/2) 2 0"
     assert " ".join(wide.split()) == "16 160 - - - - - - 1 1"
+
+
+def test_what_happened_to_a_member_does_not_depend_on_the_epochs_that_others_recorded():
+    alone = curve(0.9, 0.10, 0.30, 0.12, 0.11, 0.10)
+    beside = curve(0.9, NAN, 0.10, NAN, 0.30, NAN, 0.12, NAN, 0.11, NAN, 0.10)
+    for name in ("rise", "fall"):
+        assert float(indicator.descents(beside)[name]) == float(indicator.descents(alone)[name])

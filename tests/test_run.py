@@ -1,6 +1,11 @@
 import json
 import os
+import pathlib
+import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -11,6 +16,7 @@ from spectral_dd import checkpoint, run
 from spectral_dd.config import Config, InputError
 from spectral_dd.sweep import expand, pack_directory, read_sweep
 
+SCRIPTS = pathlib.Path(__file__).parent.parent / "experiments"
 AXES = {
     "width": [2, 4],
     "seed": [0, 1],
@@ -25,6 +31,14 @@ AXES = {
 }
 
 
+# The same with a network that compiles fast.
+SMALL = AXES | {"model": ["mlp"]}
+
+
+def flags_of(axes):
+    return [f"--{name}={','.join(map(str, axis))}" for name, axis in axes.items()]
+
+
 class Silent:
     def skip_to(self, epoch):
         pass
@@ -37,6 +51,13 @@ class Silent:
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("sweep") / "run"
     run.run_sweep(workdir, expand(AXES))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("sweep") / "run"
+    run.run_sweep(workdir, expand(SMALL))
     return workdir
 
 
@@ -63,7 +84,8 @@ def assert_identical(ours, theirs):
     [
         (1, 10, [0, 1]),
         (10, 3, [0, 1, 2, 5, 10]),
-        (12, 1, [0, 1, 10, 12]),
+        (12, 1, [0, 1, 12]),
+        (400, 2, [0, 1, 3, 10, 32, 100, 400]),
         (1000, 1, [0, 1, 10, 100, 1000]),
         (4, 100, [0, 1, 2, 3, 4]),
     ],
@@ -74,8 +96,8 @@ def test_recorded_epochs_are_evenly_spaced_in_the_logarithm(epochs, per_decade, 
 
 def test_results_are_labelled(finished):
     ds = spectral_dd.load_results(finished)
-    assert dict(ds.sizes) == {"member": 4, "epoch": 6, "split": 3, "example": 5, "frequency": 5}
-    assert list(ds.epoch) == [0, 1, 2, 5, 10, 12]
+    assert dict(ds.sizes) == {"member": 4, "epoch": 5, "split": 3, "example": 5, "frequency": 5}
+    assert list(ds.epoch) == [0, 1, 2, 5, 12]
     assert list(ds.width.values) == [2, 2, 4, 4]
     assert list(ds.split.values) == ["train", "noisy", "test"]
     np.testing.assert_allclose(ds.frequency, [0, 1, 2, 3, 4])
@@ -126,6 +148,27 @@ def test_a_finished_sweep_is_left_alone(finished):
     assert files == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
 
 
+def test_a_damaged_final_record_is_trained_again_by_the_same_command(small, tmp_path):
+    shutil.copytree(small, tmp_path / "run")
+    record = pack_directory(tmp_path / "run", 0) / "records" / "12"
+    largest = max((p for p in (record / "state").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    run.run_sweep(tmp_path / "run", expand(SMALL))
+    assert_identical(everything(tmp_path / "run"), everything(small))
+
+
+def test_long_gaps_between_records_are_covered_by_rolling_checkpoints(finished, tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(run, "PIECE_SECONDS", 0.0)
+    pack = read_sweep(finished).pack_configs[0]
+    killed = iter([None] * 9)
+    with pytest.raises(StopIteration):  # after nine epochs, without a chance to save
+        run.train_pack(pack, digits, tmp_path, Silent(), lambda: next(killed), save_seconds=0)
+    assert [p.name for p in (tmp_path / "rolling").iterdir()] == ["9"]
+    assert checkpoint.recorded_epochs(tmp_path) == [0, 1, 2, 5]
+
+
 def test_another_sweep_is_refused_with_what_differs(finished):
     before = (finished / "sweep.json").read_bytes()
     with pytest.raises(InputError) as error:
@@ -134,15 +177,36 @@ def test_another_sweep_is_refused_with_what_differs(finished):
     assert (finished / "sweep.json").read_bytes() == before
 
 
-def test_tasks_fill_one_directory_and_all_agree(finished, tmp_path):
-    for i in range(3):
-        run.run_sweep(tmp_path, expand(AXES), task_index=i, task_count=3)
-        done = [checkpoint.recorded_epochs(pack_directory(tmp_path, p)) for p in range(3)]
-        assert sum(12 in epochs for epochs in done) == i + 1
+def test_tasks_that_start_at_the_same_time_share_a_new_directory(small, tmp_path):
+    command = [sys.executable, str(SCRIPTS / "train_sweep.py"), f"--workdir={tmp_path / 'run'}", *flags_of(SMALL)]
+    tasks = [
+        subprocess.Popen([*command, f"--task_index={i}", "--task_count=3"], stderr=subprocess.PIPE, text=True)
+        for i in range(3)
+    ]
+    for task in tasks:
+        _, errors = task.communicate(timeout=300)
+        assert task.returncode == 0, errors
+    assert len(read_sweep(tmp_path / "run").packs) == 3
+    ours, theirs = spectral_dd.load_results(tmp_path / "run"), spectral_dd.load_results(small)
+    assert not ours.test_error.isnull().any()
     # Other packs, other padding: sums are rounded otherwise, which later epochs amplify.
-    ours, theirs = (spectral_dd.load_results(d).sel(epoch=[0, 1]) for d in (tmp_path, finished))
-    for name in ("train_loss", "test_loss", "energy"):
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3)
+    for name in ("train_loss", "test_loss"):
+        np.testing.assert_allclose(ours[name].sel(epoch=[0, 1]), theirs[name].sel(epoch=[0, 1]), rtol=1e-3)
+    np.testing.assert_allclose(ours.energy.sel(epoch=0), theirs.energy.sel(epoch=0), rtol=1e-3)
+
+
+def test_the_scripts_evaluate_spectra_and_draw_a_report(small, tmp_path):
+    shutil.copytree(small, tmp_path / "run")
+    for script, *flags in (
+        ("evaluate_spectrum.py", "--name=long", "--spectrum_points=16", "--spectrum_half_width=1"),
+        ("report.py", "--spectrum=long"),
+    ):
+        command = [sys.executable, str(SCRIPTS / script), f"--workdir={tmp_path / 'run'}", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
+    assert (tmp_path / "run" / "report.html").stat().st_size > 100_000
+    np.testing.assert_allclose(spectral_dd.load_results(tmp_path / "run", "long").frequency, np.arange(9) / 2)
 
 
 def test_a_member_is_the_plain_network(finished, digits):
@@ -160,7 +224,7 @@ def test_a_member_is_the_plain_network(finished, digits):
 
 @pytest.mark.parametrize(
     ("member", "epoch", "message"),
-    [(7, 12, "member=7: the sweep has members 0 to 3"), (0, 11, "epoch=11: member 0 has recorded 0, 1, 2, 5, 10, 12")],
+    [(7, 12, "member=7: the sweep has members 0 to 3"), (0, 11, "epoch=11: member 0 has recorded 0, 1, 2, 5, 12")],
 )
 def test_a_member_or_epoch_that_does_not_exist_is_named(finished, member, epoch, message):
     with pytest.raises(InputError) as error:
@@ -168,22 +232,22 @@ def test_a_member_or_epoch_that_does_not_exist_is_named(finished, member, epoch,
     assert str(error.value) == message
 
 
-def test_other_spectra_on_the_checkpoints(finished):
-    before = {p: p.stat().st_mtime_ns for p in (finished / "packs").rglob("*") if p.is_file()}
-    run.evaluate_spectra(finished, "fine", {"spectrum_points": 16, "spectrum_half_width": 0.25})
-    run.evaluate_spectra(finished, "same", {})
-    assert before == {p: p.stat().st_mtime_ns for p in (finished / "packs").rglob("*") if p.is_file()}
+def test_other_spectra_on_the_checkpoints(small):
+    before = {p: p.stat().st_mtime_ns for p in (small / "packs").rglob("*") if p.is_file()}
+    run.evaluate_spectra(small, "fine", {"spectrum_points": 16, "spectrum_half_width": 0.25})
+    run.evaluate_spectra(small, "same", {})
+    assert before == {p: p.stat().st_mtime_ns for p in (small / "packs").rglob("*") if p.is_file()}
 
-    recorded, fine, same = (spectral_dd.load_results(finished, name) for name in (None, "fine", "same"))
+    recorded, fine, same = (spectral_dd.load_results(small, name) for name in (None, "fine", "same"))
     np.testing.assert_array_equal(same.energy, recorded.energy)
     np.testing.assert_allclose(fine.frequency, 2 * np.arange(9))
     assert (fine.spectrum_points == 16).all()
     assert not fine.energy.isnull().any()
     np.testing.assert_array_equal(fine.test_error, recorded.test_error)
     with pytest.raises(InputError, match=r"--name=fine: .*spectrum_points"):
-        run.evaluate_spectra(finished, "fine", {"spectrum_points": 32})
+        run.evaluate_spectra(small, "fine", {"spectrum_points": 32})
     with pytest.raises(InputError, match="has spectra fine, same"):
-        spectral_dd.load_results(finished, "fin")
+        spectral_dd.load_results(small, "fin")
 
 
 def test_divergence_is_recorded(tmp_path):
@@ -207,7 +271,36 @@ def test_nothing_is_written_when_the_input_cannot_work(tmp_path):
 
 
 def test_train_size_0_means_all_and_is_written_as_such(tmp_path):
-    run.run_sweep(tmp_path, [Config(width=1, epochs=1, batch_size=100, spectrum_examples=0)])
+    run.run_sweep(tmp_path, [Config(model="mlp", width=1, epochs=1, batch_size=100, spectrum_examples=0)])
     assert json.loads((tmp_path / "sweep.json").read_text())["configs"][0]["train_size"] == 1000
     ds = spectral_dd.load_results(tmp_path)
     assert ds.train_size == 1000 and "energy" not in ds
+
+
+def test_members_with_other_epochs_and_other_segments_share_a_data_set(tmp_path):
+    axes = {"epochs": [1, 2], "spectrum_half_width": [0.25, 0.5], "seed": [0], "width": [2]}
+    run.run_sweep(tmp_path, expand(SMALL | axes))
+    ds = spectral_dd.load_results(tmp_path)
+    assert list(ds.epoch) == [0, 1, 2]
+    np.testing.assert_array_equal(ds.test_error.isel(epoch=2).isnull(), ds.epochs == 1)
+    np.testing.assert_allclose(ds.frequency, [0, 1, 2, 3, 4, 6, 8])
+    measured = ds.energy.isel(epoch=1, split=0, example=0).notnull()
+    for member in range(4):
+        own = np.arange(5) / (2 * float(ds.spectrum_half_width[member]))
+        np.testing.assert_array_equal(ds.frequency[measured[member].values], own)
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_the_same_command_does(tmp_path):
+    flags = flags_of(SMALL | {"epochs": [3000]})
+    command = [sys.executable, str(SCRIPTS / "train_sweep.py"), f"--workdir={tmp_path / 'run'}", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((tmp_path / "run").glob("packs/*/records/5")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"SIGINT: saved in {tmp_path / 'run'}; the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert spectral_dd.load_results(tmp_path / "run").epoch[-1] < 3000
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert not spectral_dd.load_results(tmp_path / "run").test_error.isnull().any()

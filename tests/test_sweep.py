@@ -29,7 +29,7 @@ def test_every_preset_constructs(name):
 
 
 def make_sweep(configs):
-    return sweep.Sweep(configs, [list(range(len(configs)))], [{} for _ in configs], {}, {"command": "x"})
+    return sweep.Sweep(configs, [list(range(len(configs)))], [1.0], [{} for _ in configs], {}, {"command": "x"})
 
 
 def test_sweep_json_round_trip(tmp_path):
@@ -41,7 +41,7 @@ def test_sweep_json_round_trip(tmp_path):
 def test_of_two_processes_that_start_a_sweep_one_wins_and_both_get_its_packs(tmp_path):
     configs = sweep.expand({"width": [1, 2]})
     first = sweep.write_sweep(tmp_path, make_sweep(configs))
-    second = sweep.write_sweep(tmp_path, sweep.Sweep(configs, [[0], [1]], [{}, {}], {}, {"command": "y"}))
+    second = sweep.write_sweep(tmp_path, sweep.Sweep(configs, [[0], [1]], [1.0, 1.0], [{}, {}], {}, {"command": "y"}))
     assert second == first
     assert [p.name for p in tmp_path.iterdir()] == ["sweep.json"]
 
