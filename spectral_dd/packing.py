@@ -18,8 +18,8 @@ from spectral_dd.models import build_model
 # The cost model, seconds. Measured on two cores of a server CPU with cnn5 at 8x8 and 32x32, widths 2 to 32;
 # only their ratios matter, and not much: a wrong cut costs a compilation or some padding, never a result.
 COMPILE_SECONDS = 8.0
-STEP_SECONDS = 1e-3
-FLOPS_PER_SECOND = 60e9
+STEP_SECONDS = 1.2e-3
+FLOPS_PER_SECOND = 50e9
 
 
 def plan(

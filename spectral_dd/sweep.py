@@ -33,7 +33,7 @@ PRESETS: dict[str, dict[str, Sequence[Any]]] = {
         "optimizer": ("adam",),
         "learning_rate": (1e-3,),
         "batch_size": (100,),
-        "epochs": (400,),
+        "epochs": (300,),
         "spectrum_examples": (32,),
         "spectrum_points": (32,),
     },
