@@ -157,7 +157,7 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
         model = build_model(config, 10)
         own = data.training_set(digits, config)
 
-        logits = jax.jit(lambda images, m=model, v=variables: m.apply(v, images / 255, train=False))
+        logits = jax.jit(lambda images, m=model, v=variables: m.apply(v, jnp.float64(images) / 255, train=False))
 
         def loss(z, labels):
             return -np.mean(np.asarray(nn.log_softmax(z))[np.arange(len(labels)), labels])
