@@ -172,9 +172,16 @@ def provenance() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "git_revision": revision,
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: _version(name) for name in packages},
         "devices": [d.device_kind for d in jax.local_devices()],
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
+        return None
 
 
 def recorded_epochs(epochs: int, per_decade: int) -> list[int]:
