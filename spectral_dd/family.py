@@ -85,14 +85,10 @@ class Family:
 
     def initial_state(self) -> State:
         """The state before the first epoch: each member is drawn at its own width, then padded."""
-        image = jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.dtype)
-        init = jax.jit(_init_variables, static_argnums=0)
-        wide = jax.eval_shape(functools.partial(_init_variables, self.model), 0, image)
-        narrow = [init(build_model(c, self.dataset.num_classes), c.seed, image) for c in self.configs]
+        init, wide = jax.jit(_init_variables, static_argnums=0), self._abstract_variables()
+        narrow = [init(build_model(c, self.dataset.num_classes), c.seed, self._image()) for c in self.configs]
         padded = [padding.pad(variables, wide) for variables in narrow]
-        return self._state(self.place(jax.tree.map(lambda *leaves: np.stack(leaves), *padded)))
-
-    def _state(self, variables) -> State:
+        variables = self.place(jax.tree.map(lambda *leaves: np.stack(leaves), *padded))
         initial = jax.vmap(functools.partial(initial_state, self.config))
         return jax.jit(initial, out_shardings=self._by_member)(self._members, variables)
 
@@ -136,12 +132,16 @@ class Family:
         return _as_tree(self._abstract_state())
 
     def _abstract_state(self) -> State:
-        members = len(self.configs)
-        image = jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.dtype)
-        variables = jax.eval_shape(functools.partial(_init_variables, self.model), 0, image)
+        members, variables = len(self.configs), self._abstract_variables()
         member = jax.eval_shape(lambda m: jax.tree.map(lambda leaf: leaf[0], m), self._members)
         state = jax.eval_shape(functools.partial(initial_state, self.config), member, variables)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), state)
+
+    def _abstract_variables(self) -> Any:
+        return jax.eval_shape(functools.partial(_init_variables, self.model), 0, self._image())
+
+    def _image(self) -> jax.Array:
+        return jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.dtype)
 
 
 def _as_tree(state: State) -> dict[str, Any]:

@@ -136,15 +136,14 @@ def describe(workdir: str | os.PathLike, configs: Sequence[Config], data_dir: st
     existing = check_workdir(workdir, configs)
     sweep, work = existing or plan_sweep(configs, datasets, num_tasks), work_of(datasets)
     lines = ["pack  members  widths      parameters      padding  state    work"]
-    for number, pack in enumerate(sweep.packs):
-        members = [sweep.configs[i] for i in pack]
+    for number, members in enumerate(sweep.pack_configs):
         widest = max(members, key=lambda c: c.width)
         # Parameters and, at most, as many numbers again for each moment of the optimiser.
         moments = 1 if widest.optimizer == "sgd" else 2
-        state = len(pack) * (1 + moments) * work.parameters(widest) * np.dtype(widest.dtype).itemsize
+        state = len(members) * (1 + moments) * work.parameters(widest) * np.dtype(widest.dtype).itemsize
         widths = sorted({c.width for c in members})
         lines.append(
-            f"{number:4d}  {len(pack):7d}  {'-'.join(map(str, dict.fromkeys((widths[0], widths[-1])))):8s}  "
+            f"{number:4d}  {len(members):7d}  {'-'.join(map(str, dict.fromkeys((widths[0], widths[-1])))):8s}  "
             f"{work.parameters(widest):12,d}  {packing.padding_waste(members, work.seconds):9.0%}  "
             f"{state / 2**20:5.1f} MiB  {sum(work.train_flops(c, widest.width) for c in members) / 1e12:.2f} TFLOP"
         )
