@@ -6,8 +6,8 @@ The definitions, used by the table and every figure of the report:
   lowest recorded value.
 - A network *interpolates* when its error on the training set, with the labels trained on, is at most
   `TOLERANCE`. The *interpolation threshold* in width is the smallest width that does so in the end.
-- *Double descent* over epochs: the smoothed test error rises by at least `THRESHOLD` and later falls by at least
-  as much (`descents`). The second descent starts at the peak between them.
+- *Double descent* over epochs: the smoothed test error falls, rises and falls again, each time by at least
+  `THRESHOLD` (`descents`). The second descent starts at the peak between them.
 - Statistics are means over the members that differ in nothing but the seed. Members that diverged are counted
   but not averaged: what they computed before says nothing about how they would have ended.
 """
@@ -93,22 +93,24 @@ def interpolation_epoch(train_error: xr.DataArray, tolerance: float = TOLERANCE)
 
 
 def descents(test_error: xr.DataArray) -> xr.Dataset:
-    """Finds the rise and second fall of each curve, smoothed with `smooth`; the initialisation is a point like others.
+    """Finds the fall, rise and second fall of each curve, smoothed with `smooth`.
 
-    Of all triples (best before, peak, best after) in this order it takes the one that maximises
-    min(peak - best before, peak - best after), the first one if several do. A curve without any fall after a
-    rise (monotone; down, then only up) has rise = fall = 0 and no triple: errors NaN, epochs -1.
+    Of all (start, best before, peak, best after) in this order it takes those that maximise the smallest of the
+    three differences between neighbours, the earliest if several do. A curve that does not fall, rise and fall has
+    first_fall = rise = fall = 0 and nothing else: errors NaN, epochs -1.
 
     Args:
       test_error: (..., epoch), in [0, 1]; NaN is skipped.
 
     Returns:
-      Variables of dimensions (...): `rise` = peak - best before, `fall` = peak - best after (NaN where the whole
-      curve is); `before_error`, `peak_error`, `after_error`; `before_epoch`, `peak_epoch`, `after_epoch`.
+      Variables of dimensions (...): `first_fall` = start - best before, `rise` = peak - best before, `fall` =
+      peak - best after (NaN where the whole curve is); `before_error`, `peak_error`, `after_error`;
+      `before_epoch`, `peak_epoch`, `after_epoch`.
     """
     # Rounded, because means of equal numbers differ in the last bits: a constant curve must have no peak.
     smoothed = smooth(test_error.astype(np.float64)).round(12)
-    names = ("rise", "fall", "before_error", "peak_error", "after_error", "before_epoch", "peak_epoch", "after_epoch")
+    sizes = ("first_fall", "rise", "fall")
+    names = (*sizes, "before_error", "peak_error", "after_error", "before_epoch", "peak_epoch", "after_epoch")
     values = xr.apply_ufunc(
         _descents,
         smoothed,
@@ -123,22 +125,29 @@ def descents(test_error: xr.DataArray) -> xr.Dataset:
 def _descents(error: np.ndarray, epochs: np.ndarray) -> tuple[float | int, ...]:
     """`descents` of one curve, (epoch,)."""
     if np.isnan(error).all():
-        return (np.nan,) * 5 + (-1,) * 3
-    before = np.fmin.accumulate(error)
+        return (np.nan,) * 6 + (-1,) * 3
+    start = np.fmax.accumulate(error)
     after = np.fmin.accumulate(error[::-1])[::-1]
-    smaller = np.minimum(error - before, error - after)
-    peak = int(np.nanargmax(smaller))
-    if smaller[peak] <= 0:
-        return (0.0, 0.0) + (np.nan,) * 3 + (-1,) * 3
-    first, last = np.nanargmin(error[: peak + 1]), peak + np.nanargmin(error[peak:])
-    rise, fall = error[peak] - error[first], error[peak] - error[last]
-    return (rise, fall, error[first], error[peak], error[last], epochs[first], epochs[peak], epochs[last])
+    falls_and_rises = np.minimum((start - error)[:, None], error - error[:, None])  # by best before and peak
+    falls_and_rises = np.triu(np.nan_to_num(falls_and_rises))
+    smallest = np.minimum(falls_and_rises.max(axis=0), np.nan_to_num(error - after))
+    peak = int(smallest.argmax())
+    if smallest[peak] <= 0:
+        return (0.0,) * 3 + (np.nan,) * 3 + (-1,) * 3
+    before, last = falls_and_rises[:, peak].argmax(), peak + np.nanargmin(error[peak:])
+    first_fall, rise, fall = start[before] - error[before], error[peak] - error[before], error[peak] - error[last]
+    return (
+        *(first_fall, rise, fall),
+        *(error[before], error[peak], error[last]),
+        *(epochs[before], epochs[peak], epochs[last]),
+    )
 
 
 def is_double_descent(found: xr.Dataset, threshold: float = THRESHOLD) -> xr.DataArray:
-    """Returns (...) bool: rise and fall, as `descents` found them, are both at least `threshold`."""
+    """Returns (...) bool: both falls and the rise, as `descents` found them, are at least `threshold`."""
     # A difference such as 0.10 - 0.07 lies below 0.03 in floating point.
-    return (found["rise"].round(9) >= threshold) & (found["fall"].round(9) >= threshold)
+    smallest = np.minimum(np.minimum(found["first_fall"], found["rise"]), found["fall"])
+    return smallest.round(9) >= threshold
 
 
 def last_recorded(curve: xr.DataArray) -> xr.DataArray:

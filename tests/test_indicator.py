@@ -58,7 +58,7 @@ def test_interpolation_epoch_is_the_first_at_or_below_the_tolerance():
 def test_descents_of_a_constructed_curve():
     found = indicator.descents(curve(*FALL_RISE_FALL))
     expected = {
-        "rise": 0.3, "fall": 0.2, "before_error": 0.1, "peak_error": 0.4, "after_error": 0.2,
+        "first_fall": 0.8, "rise": 0.3, "fall": 0.2, "before_error": 0.1, "peak_error": 0.4, "after_error": 0.2,
         "before_epoch": EPOCHS[4], "peak_epoch": EPOCHS[7], "after_epoch": EPOCHS[10],
     }  # fmt: skip
     assert {name: pytest.approx(float(found[name])) for name in found} == expected
@@ -88,10 +88,11 @@ def test_rise_and_fall_of_exactly_the_threshold_count():
     assert bool(indicator.is_double_descent(found, threshold=0.03))
 
 
-def test_the_initialisation_is_a_point_like_others():
+def test_a_rise_from_the_initialisation_is_no_first_descent():
     found = indicator.descents(curve(*np.repeat([0.1, 0.5, 0.2], 3)))
-    assert float(found["before_epoch"]) == 0
-    assert float(found["rise"]) == pytest.approx(0.4)
+    assert (float(found["rise"]), int(found["peak_epoch"])) == (0, -1)
+    later = indicator.descents(curve(*np.repeat([0.85, 0.9, 0.2, 0.25, 0.1], 2)))
+    assert int(later["peak_epoch"]) == EPOCHS[6]
 
 
 def test_a_nan_tail_changes_nothing_and_a_curve_of_nan_has_no_answer():
@@ -102,15 +103,17 @@ def test_a_nan_tail_changes_nothing_and_a_curve_of_nan_has_no_answer():
     assert not bool(indicator.is_double_descent(found))
 
 
-def test_descents_is_the_best_of_all_triples():
+def test_descents_is_the_best_of_all_ways_to_fall_rise_and_fall():
     rng = np.random.default_rng(0)
     for _ in range(20):
         error = curve(*rng.random(9))
         smoothed = indicator.smooth(error).values
-        best = max(min(p - b, p - a) for b, p, a in itertools.combinations_with_replacement(smoothed, 3))
+        ways = itertools.combinations_with_replacement(smoothed, 4)
+        best = max(min(start - before, peak - before, peak - after) for start, before, peak, after in ways)
         found = indicator.descents(error)
-        assert min(float(found["rise"]), float(found["fall"])) == pytest.approx(best)
-        assert int(found["before_epoch"]) < int(found["peak_epoch"]) < int(found["after_epoch"])
+        assert min(float(found[name]) for name in ("first_fall", "rise", "fall")) == pytest.approx(best)
+        if best > 0:
+            assert int(found["before_epoch"]) < int(found["peak_epoch"]) < int(found["after_epoch"])
 
 
 def test_summary_has_the_numbers_computed_by_hand():
