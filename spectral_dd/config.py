@@ -39,6 +39,12 @@ def _per_member(default: Any, help: str, **limits: Any) -> Any:
     return _field(default, help, static=False, **limits)
 
 
+MODEL_NAMES = (
+    *("mlp", "cnn5", "resnet18", "resnet34", "preact_resnet18", "preact_resnet34"),
+    *("vgg11", "vgg13", "vgg16"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """One member: a network, its training set, how it is trained and how its spectrum is measured.
@@ -48,16 +54,28 @@ class Config:
     """
 
     # The network.
-    model: str = _static("cnn5", "architecture", choices=("mlp", "cnn5"))
+    model: str = _static("cnn5", "architecture", choices=MODEL_NAMES)
     width: int = _per_member(8, "number of channels or hidden units that scales the architecture", min=1)
     seed: int = _per_member(
         0, "seed of the subset, the label noise, the initial weights, the order of examples and the spectrum's draws",
         min=0, max=2**31 - 1,
     )  # fmt: skip
-    dtype: str = _static("float32", "type of parameters and computation", choices=("float32", "float64"))
+    dtype: str = _static(
+        "float32",
+        "type of the computation; with bfloat16, parameters, BatchNorm statistics and spectra are float32",
+        choices=("float32", "bfloat16", "float64"),
+    )
+    initializer: str = _static(
+        "uniform",
+        "initial weights: uniform: within 1/sqrt(fan_in), biases too; he_normal: variance 2/fan_in, no biases",
+        choices=("uniform", "he_normal"),
+    )
 
     # The data.
-    dataset: str = _static("digits", "'digits' (embedded) or the name of any TFDS image classification data set")
+    dataset: str = _static(
+        "digits", "'digits' (embedded), 'mnist1d', or the name of any TFDS image classification data set"
+    )
+    channels: int = _static(0, "channels that the images must have; 0: any", min=0)
     train_size: int = _per_member(0, "training examples, a seeded subset; smaller ones are nested; 0: all", min=0)
     label_noise: float = _per_member(0.0, "fraction of the training labels that noise is applied to", min=0, max=1)
     noise_kind: str = _per_member(
@@ -95,6 +113,8 @@ class Config:
     spectrum_points: int = _static(128, "points N on the segment through an example; even", min=4)
     spectrum_half_width: float = _static(0.5, "half width h of the segment, L2 distance in input space", above=0)
     spectrum_directions: int = _static(1, "random directions through each example", min=1)
+    spectrum_augment: bool = _static(False, "augment the examples of the training split as in training")
+    spectrum_resample: bool = _static(False, "draw other examples, directions and augmentations at each epoch")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -109,6 +129,11 @@ class Config:
     @property
     def steps_per_epoch(self) -> int:
         return self.train_size // self.batch_size
+
+    @property
+    def param_dtype(self) -> str:
+        """Type of parameters, statistics, rates, inputs and logits."""
+        return "float32" if self.dtype == "bfloat16" else self.dtype
 
     def static(self) -> dict[str, Any]:
         """The fields that shape the program; members that agree on them can share a pack."""

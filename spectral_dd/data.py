@@ -19,14 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray
 
 from spectral_dd.config import Config, InputError, nearest
 
 DIGITS_TRAIN_SIZE = 1000  # of 1797; the rest is the test set
 
 # What a random stream is for. It seeds the stream together with the seed, so that no two of them coincide.
-_DIGITS_SPLIT, _SUBSET, _NOISE, _TEST_ORDER = range(4)
+_DIGITS_SPLIT, _SUBSET, _NOISE, _TEST_ORDER, _RESAMPLE = range(5)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class Dataset:
     """A labelled set of images, on the host and possibly memory-mapped (read-only)."""
 
     name: str
-    train_images: np.ndarray  # uint8 [example, height, width, channel]
+    train_images: np.ndarray  # uint8 or float32 [example, height, width, channel]
     train_labels: np.ndarray  # int32 [example]
-    test_images: np.ndarray  # uint8 [example, height, width, channel]
+    test_images: np.ndarray  # the same type [example, height, width, channel]
     test_labels: np.ndarray  # int32 [example]
     num_classes: int
 
@@ -45,20 +45,26 @@ _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
-    """Loads 'digits' or a prepared TFDS image classification data set.
+    """Loads 'digits', 'mnist1d' or a prepared TFDS image classification data set.
 
     A TFDS set is decoded once and kept, memory-mapped from then on, in $XDG_CACHE_HOME or ~/.cache. Its test
     images are those of the split 'test' or, where it has none, 'validation'.
 
     Args:
-      name: 'digits', or what `tfds.builder` takes: 'cifar10', 'mnist:3.0.1', 'cifar10_corrupted/fog_1'.
+      name: 'digits', 'mnist1d', or what `tfds.builder` takes: 'cifar10', 'mnist:3.0.1', 'cifar10_corrupted/fog_1'.
       data_dir: where TFDS prepared the data set. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
       InputError: the data set is unknown, not prepared, in a file format that only TensorFlow reads, damaged,
         or not one of uint8 images of one size, each with one class.
     """
-    return _load_digits() if name == "digits" else _load_tfds(name, data_dir)
+    match name:
+        case "digits":
+            return _load_digits()
+        case "mnist1d":
+            return _load_mnist1d()
+        case _:
+            return _load_tfds(name, data_dir)
 
 
 def _load_digits() -> Dataset:
@@ -70,6 +76,28 @@ def _load_digits() -> Dataset:
     order = _generator(_DIGITS_SPLIT, 0).permutation(len(labels))
     train, test = order[:DIGITS_TRAIN_SIZE], order[DIGITS_TRAIN_SIZE:]
     return Dataset("digits", images[train], labels[train], images[test], labels[test], num_classes=10)
+
+
+def _load_mnist1d() -> Dataset:
+    """4000 and 12000 signals of 40 values, mean 0 and variance 1 over the set: the sizes of the double descent
+    notebook of Greydanus and Kobak, "Scaling Down Deep Learning with MNIST-1D" (arXiv 2011.14439)."""
+    try:
+        from mnist1d.data import get_dataset_args, make_dataset
+    except ImportError as error:
+        raise InputError(
+            "--dataset=mnist1d: needs the package mnist1d: `pip install mnist1d`, or the extra spectral_dd[mnist1d]"
+        ) from error
+
+    arguments = get_dataset_args()
+    arguments.num_samples, arguments.train_split = 16_000, 0.25
+    state = np.random.get_state()  # noqa: NPY002 (the package seeds NumPy's global generator)
+    try:
+        signals = make_dataset(arguments)
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+    train, test = (signals[name].astype(np.float32)[:, None, :, None] for name in ("x", "x_test"))
+    train_labels, test_labels = (signals[name].astype(np.int32) for name in ("y", "y_test"))
+    return Dataset("mnist1d", train, train_labels, test, test_labels, num_classes=10)
 
 
 def _load_tfds(name: str, data_dir: str | None) -> Dataset:
@@ -117,9 +145,9 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         # Community data sets are left out: listing them needs TensorFlow and the network.
-        known = [*tfds.list_builders(with_community_datasets=False), "digits"]
+        known = [*tfds.list_builders(with_community_datasets=False), "digits", "mnist1d"]
         raise InputError(
-            f"--dataset={name}: must be 'digits' or a data set of TFDS, found in its list or prepared in "
+            f"--dataset={name}: must be 'digits', 'mnist1d' or a data set of TFDS, found in its list or prepared in "
             f"{data_dir or tfds.core.constants.DATA_DIR}.{nearest(name, known)}"
         ) from error
     if not os.path.exists(os.path.join(builder.data_dir, "dataset_info.json")):
@@ -310,18 +338,24 @@ def test_order(dataset: Dataset, seed: int) -> np.ndarray:
     return _generator(_TEST_ORDER, seed).permutation(len(dataset.test_labels))
 
 
-def _generator(purpose: int, seed: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence((purpose, seed)))
+def resample(index: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The entries of `index` in another order for each seed and epoch."""
+    return _generator(_RESAMPLE, seed, epoch).permutation(index)
+
+
+def _generator(purpose: int, *seed: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence((purpose, *seed)))
 
 
 # On the device: pure, for use under jit, vmap and scan.
 
 
 def to_unit(
-    images: UInt8[Array, "*batch height width channel"], dtype: DTypeLike
+    images: Num[Array, "*batch height width channel"], dtype: DTypeLike
 ) -> Float[Array, "*batch height width channel"]:
-    """Scales images from 0..255 to [0, 1]."""
-    return jnp.asarray(images, dtype) / 255
+    """Scales images of 0..255 (uint8) to [0, 1]; floating-point ones stay as they are."""
+    scale = 255 if images.dtype == jnp.uint8 else 1
+    return jnp.asarray(images, dtype) / scale
 
 
 def epoch_order(key: PRNGKeyArray, size: ArrayLike, capacity: int) -> Int32[Array, " capacity"]:

@@ -57,12 +57,15 @@ class Family:
         self._replicated = NamedSharding(mesh, PartitionSpec())
 
         images = (dataset.train_images, dataset.test_images, dataset.test_labels)
+        self._sets = [data.training_set(dataset, c) for c in self.configs]
         self._images = Images(*jax.device_put(images, self._replicated))
-        self._members = self.place(member_arrays(self.configs, dataset))
+        self._members = self.place(member_arrays(self.configs, dataset, self._sets))
         model, config = self.model, self.config
         self._train = self._over_members(functools.partial(train_epochs, model, config), scalars=2, donate=True)
         self._evaluate = self._over_members(functools.partial(evaluate, model, config))
-        self._spectra = self._over_members(functools.partial(_spectra, model, config))
+        # Spectra are of parameters and logits in their own type, whatever the layers compute in.
+        exact = model.clone(dtype=model.param_dtype)
+        self._spectra = self._over_members(functools.partial(_spectra, exact, config), scalars=1)
 
     def _over_members(self, f, scalars: int = 0, donate: bool = False):
         """Maps `f(member, state, images, *scalars)` over the members, sharded over the devices."""
@@ -100,12 +103,17 @@ class Family:
         """See `train.evaluate`; arrays `(member,)` on the host."""
         return self.fetch(self._evaluate(self._members, state, self._images))
 
-    def spectra(self, state: State) -> dict[str, np.ndarray]:
+    def spectra(self, state: State, epoch: int) -> dict[str, np.ndarray]:
         """`energy` and `amplitude`, `(member, split, example, frequency)` on the host, splits as in `SPLITS`.
 
-        Examples that a split does not have (fewer relabelled ones than asked for) are NaN.
+        Examples that a split does not have (fewer relabelled ones than asked for) are NaN. What is drawn depends on
+        the epoch only with `spectrum_resample`.
         """
-        return self.fetch(self._spectra(self._members, state, self._images))
+        members = self._members
+        if self.config.spectrum_resample:
+            index = spectrum_indices(self.configs, self.dataset, self._sets, epoch)
+            members = members._replace(spectrum_index=self.place(index))
+        return self.fetch(self._spectra(members, state, self._images, jnp.int32(epoch)))
 
     def place(self, tree: Any) -> Any:
         """Puts a tree of the host, leaves `(member, ...)`, onto the devices."""
@@ -141,7 +149,7 @@ class Family:
         return jax.eval_shape(functools.partial(_init_variables, self.model), 0, self._image())
 
     def _image(self) -> jax.Array:
-        return jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.dtype)
+        return jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.param_dtype)
 
 
 def _as_tree(state: State) -> dict[str, Any]:
@@ -156,13 +164,18 @@ def _init_variables(model: nn.Module, seed, image):
     return jax.tree.map(lambda leaf: leaf.astype(image.dtype), variables)
 
 
-def _spectra(model, config, member, state, images):
+def _spectra(model, config, member, state, images, epoch):
     """The spectra of one member around its examples of each split."""
     seed = jax.random.fold_in(jax.random.key(member.seed), _SPECTRUM_KEY)
+    if config.spectrum_resample:
+        seed = jax.random.fold_in(seed, epoch)
 
     def split(number, pool):
         index = member.spectrum_index[number]
-        x = data.to_unit(pool[jnp.maximum(index, 0)], jnp.dtype(config.dtype))
+        x = pool[jnp.maximum(index, 0)]
+        if config.spectrum_augment and SPLITS[number] == "train":
+            x = data.augment(jax.random.fold_in(seed, len(SPLITS)), x, config.shift, config.flip)
+        x = data.to_unit(x, jnp.dtype(config.param_dtype))
         v = spectrum.random_directions(jax.random.fold_in(seed, number), config.spectrum_directions, x)
         spectra = spectrum.line_spectra(
             lambda inputs: model.apply(state.variables, inputs, train=False),
@@ -194,10 +207,9 @@ def deal(work: Sequence[float], shards: int) -> list[int]:
     return slots
 
 
-def member_arrays(configs: Sequence[Config], dataset: data.Dataset) -> Member:
+def member_arrays(configs: Sequence[Config], dataset: data.Dataset, sets: Sequence[data.TrainingSet]) -> Member:
     """`Member` with a leading member axis, on the host."""
-    dtype = configs[0].dtype
-    sets = [data.training_set(dataset, c) for c in configs]
+    dtype = configs[0].param_dtype
     capacity = max(len(s.index) for s in sets)
 
     def padded(name):
@@ -216,20 +228,25 @@ def member_arrays(configs: Sequence[Config], dataset: data.Dataset) -> Member:
         example=padded("index"),
         labels=padded("labels"),
         true_labels=padded("true_labels"),
-        spectrum_index=np.stack([spectrum_index(c, s, dataset) for c, s in zip(configs, sets, strict=True)]),
+        spectrum_index=spectrum_indices(configs, dataset, sets, epoch=0),
     )
     return Member(**arrays)
 
 
-def spectrum_index(config: Config, training_set: data.TrainingSet, dataset: data.Dataset) -> np.ndarray:
-    """Which examples of each split of `SPLITS` the spectrum is measured around, `(split, example)`; -1: none.
+def spectrum_indices(
+    configs: Sequence[Config], dataset: data.Dataset, sets: Sequence[data.TrainingSet], epoch: int
+) -> np.ndarray:
+    """Which examples of each split of `SPLITS` the spectrum is measured around: `(member, split, example)`; -1: none.
 
-    The training examples are the first of the (shuffled) subset, as they are: without augmentation.
+    They are the first of the (shuffled) training set, of its relabelled ones and of the shuffled test set; with
+    `spectrum_resample` any, drawn anew for each epoch.
     """
-    test = data.test_order(dataset, config.seed)
-    relabelled = training_set.index[training_set.relabelled]
-    index = np.full((len(SPLITS), config.spectrum_examples), -1, np.int32)
-    for row, examples in zip(index, (training_set.index, relabelled, test), strict=True):
-        chosen = examples[: config.spectrum_examples]
-        row[: len(chosen)] = chosen
+    index = np.full((len(configs), len(SPLITS), configs[0].spectrum_examples), -1, np.int32)
+    for rows, config, own in zip(index, configs, sets, strict=True):
+        splits = (own.index, own.index[own.relabelled], data.test_order(dataset, config.seed))
+        for row, examples in zip(rows, splits, strict=True):
+            if config.spectrum_resample:
+                examples = data.resample(examples, config.seed, epoch)
+            chosen = examples[: config.spectrum_examples]
+            row[: len(chosen)] = chosen
     return index

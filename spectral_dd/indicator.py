@@ -146,7 +146,7 @@ def _descents(error: np.ndarray, epochs: np.ndarray) -> tuple[float | int, ...]:
 def is_double_descent(found: xr.Dataset, threshold: float = THRESHOLD) -> xr.DataArray:
     """Returns (...) bool: both falls and the rise, as `descents` found them, are at least `threshold`."""
     # A difference such as 0.10 - 0.07 lies below 0.03 in floating point.
-    smallest = np.minimum(np.minimum(found["first_fall"], found["rise"]), found["fall"])
+    smallest = found[["first_fall", "rise", "fall"]].to_array().min("variable")
     return smallest.round(9) >= threshold
 
 

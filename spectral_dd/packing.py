@@ -104,7 +104,10 @@ def shares(costs: Sequence[float], num_tasks: int) -> list[list[int]]:
 
 
 class Work:
-    """Size and cost of networks, from their traced programs; each width is traced once."""
+    """Size and cost of networks, from traced programs.
+
+    Layers grow with the product of two widths at most, so what is traced at three widths gives all others.
+    """
 
     def __init__(self, image_shapes: dict[str, tuple[int, ...]], num_classes: dict[str, int]):
         """
@@ -125,13 +128,21 @@ class Work:
         cost = forward.lower(variables, image).cost_analysis() or {}
         return sum(leaf.size for leaf in jax.tree.leaves(variables["params"])), float(cost.get("flops", 0.0))
 
+    def _at_width(self, config: Config, width: int) -> list[float]:
+        first, second, third = (self._traced(config.model, config.dataset, w) for w in (1, 2, 3))
+        # Newton's form of the parabola through the three.
+        return [
+            a + (width - 1) * (b - a) + (width - 1) * (width - 2) // 2 * (c - 2 * b + a)
+            for a, b, c in zip(first, second, third, strict=True)
+        ]
+
     def parameters(self, config: Config) -> int:
-        return self._traced(config.model, config.dataset, config.width)[0]
+        return int(self._at_width(config, config.width)[0])
 
     def train_flops(self, config: Config, width: int | None = None) -> float:
         """FLOPs of the member's training, at its own width or padded to `width`; a backward pass counts twice."""
         steps = config.epochs * config.steps_per_epoch
-        forward = self._traced(config.model, config.dataset, width or config.width)[1]
+        forward = self._at_width(config, width or config.width)[1]
         return 3 * forward * config.batch_size * steps
 
     def seconds(self, config: Config, width: int) -> float:

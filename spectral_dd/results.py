@@ -146,7 +146,7 @@ def load_member(workdir: str | os.PathLike, member: int, epoch: int | None = Non
     if config.dtype == "float64" and jnp.zeros(0, "float64").dtype != np.float64:
         raise InputError(f"member={member}: is float64, which needs JAX_ENABLE_X64=1")
     model = build_model(config, about["num_classes"])
-    image = jnp.zeros((1, *about["image_shape"]), config.dtype)
+    image = jnp.zeros((1, *about["image_shape"]), config.param_dtype)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
     wide = checkpoint.load_member_state(directory, epoch, place, ("variables",))["variables"]
     return model, padding.unpad(wide, shapes)

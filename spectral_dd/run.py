@@ -28,6 +28,7 @@ from tqdm import tqdm
 from spectral_dd import checkpoint, data, packing
 from spectral_dd.config import Config, InputError
 from spectral_dd.family import Family
+from spectral_dd.models import build_model
 from spectral_dd.sweep import (
     Sweep,
     check_workdir,
@@ -90,13 +91,23 @@ def resolve(configs: Sequence[Config], datasets: dict[str, data.Dataset]) -> lis
     for config in configs:
         dataset = datasets[config.dataset]
         size = len(data.training_set(dataset, config).index)
-        height, width = dataset.train_images.shape[1:3]
-        if config.model == "cnn5" and min(height, width) < 4:
-            raise InputError(f"--dataset={config.dataset}: images are {height}x{width}; cnn5 needs 4x4 at least")
+        _check_images(config, dataset)
         resolved.append(dataclasses.replace(config, train_size=size))
     if len(set(resolved)) < len(resolved):
         raise InputError("--train_size=0: means all of the data, which the sweep names already")
     return resolved
+
+
+def _check_images(config: Config, dataset: data.Dataset) -> None:
+    height, width, channels = dataset.train_images.shape[1:]
+    about = f"--dataset={config.dataset}: images are {height}x{width} with {channels} channel{'s' * (channels > 1)}"
+    smallest = build_model(config, dataset.num_classes).smallest_image
+    if min(height, width) < smallest:
+        raise InputError(f"{about}; --model={config.model} needs {smallest}x{smallest} at least")
+    if config.channels not in (0, channels):
+        raise InputError(f"{about}; --channels={config.channels}: must be {channels}, or 0 for any")
+    if config.shift >= min(height, width):
+        raise InputError(f"{about}; --shift={config.shift}: must be below {min(height, width)}")
 
 
 def work_of(datasets: dict[str, data.Dataset]) -> packing.Work:
@@ -140,7 +151,7 @@ def describe(workdir: str | os.PathLike, configs: Sequence[Config], data_dir: st
         widest = max(members, key=lambda c: c.width)
         # Parameters and, at most, as many numbers again for each moment of the optimiser.
         moments = 1 if widest.optimizer == "sgd" else 2
-        state = len(members) * (1 + moments) * work.parameters(widest) * np.dtype(widest.dtype).itemsize
+        state = len(members) * (1 + moments) * work.parameters(widest) * np.dtype(widest.param_dtype).itemsize
         widths = sorted({c.width for c in members})
         lines.append(
             f"{number:4d}  {len(members):7d}  {'-'.join(map(str, dict.fromkeys((widths[0], widths[-1])))):8s}  "
@@ -284,7 +295,7 @@ def train_pack(
                 if epoch < target and time.monotonic() - saved_at > save_seconds:
                     writer.roll(epoch, family.save_tree(state))
                     saved_at = time.monotonic()
-            writer.record(epoch, family.save_tree(state), measure(family, state))
+            writer.record(epoch, family.save_tree(state), measure(family, state, epoch))
             saved_at = time.monotonic()
             progress.advance(epoch)
 
@@ -328,14 +339,14 @@ def evaluate_spectra(
             for epoch in tqdm(epochs, desc=f"pack {number + 1}/{len(sweep.packs)}", unit=" records", disable=None):
                 state = family.load_tree(checkpoint.load_state(source, epoch, family.abstract_tree()))
                 # The state is in the sweep's own record; a record must have one, so it is only named.
-                writer.record(epoch, {"epoch": np.full(len(pack), epoch)}, family.spectra(state))
+                writer.record(epoch, {"epoch": np.full(len(pack), epoch)}, family.spectra(state, epoch))
 
 
-def measure(family: Family, state: Any) -> dict[str, np.ndarray]:
+def measure(family: Family, state: Any, epoch: int) -> dict[str, np.ndarray]:
     """What a record holds beside the state: metrics `(member,)` and, if asked for, spectra."""
     results = family.evaluate(state)
     if family.config.spectrum_examples:
-        results |= family.spectra(state)
+        results |= family.spectra(state, epoch)
     return results
 
 

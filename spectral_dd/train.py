@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8, UInt32
 
 from spectral_dd import data
 from spectral_dd.config import Config
@@ -21,10 +21,10 @@ EVALUATION_BATCH = 250
 
 
 class Images(NamedTuple):
-    """What the members of a pack share. Images stay on the device as uint8."""
+    """What the members of a pack share, as in the data set: images stay on the device as uint8."""
 
-    train: UInt8[Array, "pool height width channel"]
-    test: UInt8[Array, "test height width channel"]
+    train: UInt8[Array, "pool height width channel"] | Float[Array, "pool height width channel"]
+    test: UInt8[Array, "test height width channel"] | Float[Array, "test height width channel"]
     test_labels: Int[Array, " test"]
 
 
@@ -88,12 +88,15 @@ def train_step(
     state: State,
     images: Float[Array, "batch height width channel"],
     labels: Int[Array, " batch"],
+    key: Key[Array, ""],
 ) -> State:
-    """One step of the optimiser on the mean cross-entropy of a batch."""
+    """One step of the optimiser on the mean cross-entropy of a batch; `key` is for dropout."""
     params, statistics = state.variables["params"], without_params(state.variables)
 
     def loss(params):
-        logits, updated = model.apply({"params": params, **statistics}, images, train=True, mutable=list(statistics))
+        variables = {"params": params, **statistics}
+        rngs, mutable = {"dropout": key}, list(statistics)
+        logits, updated = model.apply(variables, images, train=True, rngs=rngs, mutable=mutable)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
 
     gradient, statistics = jax.grad(loss, has_aux=True)(params)
@@ -124,15 +127,16 @@ def train_epochs(
     capacity = member.example.shape[0]
 
     def epoch(e, state):
-        order_key, augment_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(seed, 0), e))
+        order_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(seed, 0), e), 3)
         order = data.epoch_order(order_key, member.size, capacity)
 
         def step(i, state):
             batch = lax.dynamic_slice_in_dim(order, i * config.batch_size, config.batch_size)
             x = images.train[member.example[batch]]
             x = data.augment(jax.random.fold_in(augment_key, i), x, config.shift, config.flip)
-            x = data.to_unit(x, jnp.dtype(config.dtype))
-            return train_step(model, config, member, state, x, member.labels[batch])
+            x = data.to_unit(x, jnp.dtype(config.param_dtype))
+            y = member.labels[batch]
+            return train_step(model, config, member, state, x, y, jax.random.fold_in(dropout_key, i))
 
         return lax.fori_loop(0, member.size // config.batch_size, step, state)
 
@@ -150,7 +154,7 @@ def evaluate(
       loss and every parameter are. Errors are NaN where a logit is.
     """
 
-    dtype = jnp.dtype(config.dtype)
+    dtype = jnp.dtype(config.param_dtype)
 
     def logits_of(x):
         return model.apply(state.variables, data.to_unit(x, dtype), train=False)

@@ -64,6 +64,24 @@ def draw(dataset, **fields):
     return data.training_set(dataset, Config(**{"batch_size": 10, **fields}))
 
 
+def test_mnist1d_has_its_signals_and_leaves_numpys_generator_alone():
+    before = np.random.get_state()[1]  # noqa: NPY002
+    signals = data.load_dataset("mnist1d")
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    assert signals.train_images.shape == (4000, 1, 40, 1) and signals.test_images.shape == (12000, 1, 40, 1)
+    everything = np.concatenate([signals.train_images, signals.test_images])
+    assert everything.dtype == np.float32
+    assert abs(everything.mean()) < 1e-3 and everything.std() == pytest.approx(1, abs=1e-3)
+    np.testing.assert_array_equal(data.to_unit(signals.train_images, np.float32), signals.train_images)
+    assert (np.bincount(signals.train_labels) > 300).all()
+
+
+def test_mnist1d_without_its_package_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mnist1d.data", None)
+    with pytest.raises(InputError, match="pip install mnist1d"):
+        data.load_dataset("mnist1d")
+
+
 def test_subsets_of_one_seed_are_nested_and_without_repetition(digits):
     small, large, everything = (draw(digits, seed=3, train_size=n) for n in (100, 600, 0))
     np.testing.assert_array_equal(small.index, large.index[:100])

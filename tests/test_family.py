@@ -49,11 +49,12 @@ def train_alone(config, dataset, initial, steps):
     state = optimizer.init(params)
 
     @jax.jit
-    def step(params, statistics, state, key, x, y):
+    def step(params, statistics, state, key, dropout_key, x, y):
         x = data.augment(key, x, config.shift, config.flip).astype(config.dtype) / 255
 
         def loss(params):
-            logits, updated = model.apply({"params": params, **statistics}, x, train=True, mutable=["batch_stats"])
+            variables, rngs = {"params": params, **statistics}, {"dropout": dropout_key}
+            logits, updated = model.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), updated
 
         gradient, statistics = jax.grad(loss, has_aux=True)(params)
@@ -62,15 +63,15 @@ def train_alone(config, dataset, initial, steps):
 
     seed, done, epoch = jax.random.fold_in(jax.random.key(config.seed), 0), 0, 0
     while done < steps:
-        order_key, augment_key = jax.random.split(jax.random.fold_in(seed, epoch))
+        order_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(seed, epoch), 3)
         order = np.asarray(data.epoch_order(order_key, config.train_size, config.train_size))
         for i in range(config.steps_per_epoch):
             if done == steps:
                 break
             batch = order[i * BATCH : (i + 1) * BATCH]
             x, y = dataset.train_images[training_set.index[batch]], training_set.labels[batch]
-            key = jax.random.fold_in(augment_key, i)
-            params, statistics, state = step(params, statistics, state, key, x, y)
+            keys = [jax.random.fold_in(key, i) for key in (augment_key, dropout_key)]
+            params, statistics, state = step(params, statistics, state, *keys, x, y)
             done += 1
         epoch += 1
     return model, {"params": params, **statistics}
@@ -123,6 +124,29 @@ def test_float64_50_steps(digits, x64, model, optimizer, schedule):
         jax.tree.map(np.testing.assert_array_equal, padded, wide)  # what is not the narrow network is zero
 
 
+@pytest.fixture(scope="module")
+def large_digits(digits):
+    """The digits as 32x32 images."""
+    train, test = (x.repeat(4, axis=1).repeat(4, axis=2) for x in (digits.train_images, digits.test_images))
+    return dataclasses.replace(digits, train_images=train, test_images=test)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "vgg11"])
+def test_float64_of_the_deep_networks(digits, large_digits, x64, model):
+    """Residual sums, strides, biases and dropout; a tenth of the rates, since deeper networks amplify more."""
+    dataset = large_digits if model == "vgg11" else digits
+    small = [
+        dataclasses.replace(c, learning_rate=c.learning_rate / 10, train_size=16 + 8 * i)
+        for i, c in enumerate(mixed_pack(model=model, dtype="float64")[:2])
+    ]
+    family = Family(small, dataset)
+    for config, wide, narrow in members_of(family, family.train(family.initial_state(), 0, 5)):
+        start = initial_variables(config, dataset)
+        _, alone = train_alone(config, dataset, start, 5 * config.steps_per_epoch)
+        assert_trees_close(narrow, alone, 1e-9)
+        jax.tree.map(np.testing.assert_array_equal, padding.pad(narrow, wide), wide)
+
+
 @pytest.mark.parametrize(
     ("model", "optimizer", "sequential"),
     [("cnn5", "sgd", True), ("cnn5", "adam", False), ("mlp", "adamw", True), ("mlp", "adam", False)],
@@ -152,7 +176,7 @@ def test_vmap_over_members_with_training_sets_of_different_size(digits, x64):
 def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
     family = Family(mixed_pack(dtype="float64", spectrum_points=8, spectrum_directions=2), digits)
     state = family.train(family.initial_state(), 0, 3)
-    metrics, spectra = family.evaluate(state), family.spectra(state)
+    metrics, spectra = family.evaluate(state), family.spectra(state, 0)
     for i, (config, _, variables) in enumerate(members_of(family, state)):
         model = build_model(config, 10)
         own = data.training_set(digits, config)
@@ -195,10 +219,52 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
                 assert np.isnan(spectra[name][i, s, len(x) :]).all()
 
 
+def trained(dataset, **fields):
+    family = Family(
+        [Config(**{"model": "mlp", "train_size": 60, "batch_size": 8, "label_noise": 0.2, "shift": 1} | fields)],
+        dataset,
+    )
+    return family, family.train(family.initial_state(), 0, 2)
+
+
+def test_spectra_of_a_bfloat16_network_are_of_its_float32_function(digits):
+    family, state = trained(digits, dtype="bfloat16")
+    exact, _ = trained(digits)
+    for name, values in exact.spectra(state, 0).items():
+        np.testing.assert_array_equal(family.spectra(state, 0)[name], values)
+
+
+def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_alone(digits):
+    plain, state = trained(digits, spectrum_points=8)
+    augmented, _ = trained(digits, spectrum_points=8, spectrum_augment=True)
+    before, after = (f.spectra(state, 0)["energy"][0] for f in (plain, augmented))
+    np.testing.assert_array_equal(before[1:], after[1:])
+
+    seed = jax.random.fold_in(jax.random.key(0), 1)
+    examples = digits.train_images[data.training_set(digits, augmented.config).index]
+    x = data.augment(jax.random.fold_in(seed, 3), jnp.asarray(examples), 1, False) / 255
+    v = spectrum.random_directions(jax.random.fold_in(seed, 0), 1, x)
+    variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
+    energy, _ = spectrum.line_spectra(
+        lambda x: plain.model.apply(variables, x, train=False), x, v, num_points=8, half_width=0.5
+    )
+    # To 1e-4: a sum of 8 float32 logits that nearly cancel in the high bins.
+    np.testing.assert_allclose(after[0, : len(energy)], energy, rtol=1e-4)
+    assert np.mean(np.abs(after[0] / before[0] - 1) > 1e-3) > 0.5
+
+
+def test_resampled_spectra_change_with_the_epoch_and_else_they_do_not(digits):
+    for resample in (False, True):
+        family, state = trained(digits, spectrum_points=8, spectrum_examples=8, spectrum_resample=resample)
+        first, again, later = (family.spectra(state, epoch)["energy"] for epoch in (3, 3, 4))
+        np.testing.assert_array_equal(first, again)
+        assert np.array_equal(first, later) == (not resample)
+
+
 def test_examples_and_directions_depend_on_the_seed_alone(digits):
     """Common random numbers: two widths of one seed are measured around the same examples."""
     pack = [Config(width=w, seed=s, train_size=60, batch_size=8, label_noise=0.2) for w, s in ((1, 0), (4, 0), (4, 1))]
-    index = member_arrays(pack, digits).spectrum_index
+    index = member_arrays(pack, digits, [data.training_set(digits, c) for c in pack]).spectrum_index
     np.testing.assert_array_equal(index[0], index[1])
     assert not np.array_equal(index[1], index[2])
 
@@ -222,7 +288,7 @@ def test_a_diverging_member_leaves_the_others_bit_identical(digits):
     for rate in (1e-3, 1e9):
         family = Family(pack(rate), digits)
         state = family.train(family.initial_state(), 0, 4)
-        outcomes.append((family.fetch(state), family.evaluate(state), family.spectra(state)))
+        outcomes.append((family.fetch(state), family.evaluate(state), family.spectra(state, 0)))
     sane, wild = outcomes
     assert list(sane[1]["finite"]) == [True, True, True]
     assert list(wild[1]["finite"]) == [True, False, True]

@@ -4,25 +4,27 @@ import numpy as np
 import pytest
 from jax import lax
 
-from spectral_dd.config import Config
+from spectral_dd.config import MODEL_NAMES, Config
 from spectral_dd.models import MODELS, build_model
-from spectral_dd.models.cnn5 import max_pool
-from spectral_dd.models.conv import conv2d
+from spectral_dd.models.conv import conv2d, draw_weights
+from spectral_dd.models.network import Dropout, max_pool
 
 
-def lax_conv(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def lax_conv(x, kernel, stride):
+    padding = [(n // 2, n // 2) for n in kernel.shape[:2]]
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(3, 3, 4, 5), (1, 1, 4, 2), (5, 3, 4, 1)])
-def test_conv2d_and_its_gradients_equal_lax_conv(shape, x64):
+def test_conv2d_and_its_gradients_equal_lax_conv(shape, stride, x64):
     x = jax.random.normal(jax.random.key(0), (2, 6, 7, shape[2]))
     kernel = jax.random.normal(jax.random.key(1), shape)
 
     def loss(conv):
-        return lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel)))
+        return lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel, stride)))
 
-    np.testing.assert_allclose(conv2d(x, kernel), lax_conv(x, kernel), atol=1e-12)
+    np.testing.assert_allclose(conv2d(x, kernel, stride), lax_conv(x, kernel, stride), atol=1e-12)
     ours, theirs = (jax.grad(loss(conv), argnums=(0, 1))(x, kernel) for conv in (conv2d, lax_conv))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ours, theirs)
 
@@ -33,15 +35,42 @@ def test_max_pool_equals_a_reduce_window_without_the_incomplete_tiles():
     np.testing.assert_array_equal(max_pool(x, 2), expected)
 
 
-@pytest.mark.parametrize("size", [4, 7, 8, 28, 32])
-def test_cnn5_takes_images_of_any_size_from_4(size):
-    model = build_model(Config(model="cnn5", width=2), num_classes=7)
-    image = jnp.ones((3, size, size, 1))
-    logits = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False)[0], image)
-    assert logits.shape == (3, 7)
+def shapes_of(name, width, image_size, channels=3, num_classes=10):
+    """Abstract variables and logits of two images."""
+    model = build_model(Config(model=name, width=width), num_classes)
+    images = jnp.zeros((2, image_size, image_size, channels))
+    return jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False), images)
+
+
+def test_every_model_has_a_flag_value():
+    assert tuple(MODELS) == MODEL_NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet18", 11_173_962),
+        ("resnet34", 21_282_122),
+        ("vgg11", 28_149_514),
+        ("vgg13", 28_334_410),
+        ("vgg16", 33_646_666),
+        ("preact_resnet18", 11_171_146),
+    ],
+)
+def test_networks_of_width_64_have_the_published_sizes(name, parameters):
+    _, variables = shapes_of(name, 64, 32)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == parameters
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_networks_take_images_of_any_size_from_their_smallest_and_any_number_of_channels(name):
+    smallest = build_model(Config(model=name), 10).smallest_image
+    for size, channels in ((smallest, 1), (smallest + 3, 3), (64, 2)):
+        logits, _ = shapes_of(name, 2, size, channels, num_classes=7)
+        assert logits.shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ("mlp", "cnn5", "resnet18"))
 def test_initial_weights_fill_their_bounds_as_the_papers_framework_draws_them(name):
     model = build_model(Config(model=name, width=16), num_classes=10)
     variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(jnp.ones((1, 8, 8, 1)))
@@ -53,3 +82,36 @@ def test_initial_weights_fill_their_bounds_as_the_papers_framework_draws_them(na
     last = variables["params"]["Dense_2" if name == "mlp" else "Dense_0"]["Dense_0"]
     bound = last["kernel"].shape[0] ** -0.5
     assert 0 < np.abs(last["bias"]).max() <= bound * (1 + 1e-6)
+
+
+def test_he_normal_draws_with_variance_2_over_fan_in_and_no_biases():
+    kernel = draw_weights("he_normal", 50)(jax.random.key(0), (50, 400), jnp.float32)
+    assert np.var(kernel) == pytest.approx(2 / 50, rel=0.03)  # 20,000 draws: a standard error of 1 %
+    assert not draw_weights("he_normal", 50, bias=True)(jax.random.key(0), (9,), jnp.float32).any()
+
+
+def test_bfloat16_computes_in_8_bits_and_keeps_the_rest_in_float32():
+    image = jax.random.uniform(jax.random.key(1), (20, 8, 8, 1))
+    exact, rough = (build_model(Config(model="cnn5", width=4, dtype=d), 10) for d in ("float32", "bfloat16"))
+    variables = jax.jit(lambda x: rough.init(jax.random.key(0), x, train=False))(image)
+
+    def outputs(model):
+        return jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))(variables, image)
+
+    (logits, _), (rough_logits, rough_statistics) = outputs(exact), outputs(rough)
+    for leaf in jax.tree.leaves((variables, rough_logits, rough_statistics)):
+        assert leaf.dtype == jnp.float32
+    # Five layers, each rounded to 2^-9 of its value.
+    difference = np.abs(logits - rough_logits).max() / np.abs(logits).max()
+    assert 1e-4 < difference < 0.05
+
+
+def test_dropout_drops_the_same_of_a_network_with_more_channels():
+    narrow, wide = jnp.ones((50, 40)), jnp.ones((50, 64))
+    kept = [
+        Dropout(0.5).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)}) for x in (narrow, wide)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(kept[0], kept[1][:, :40])
+    assert set(np.unique(kept[1])) == {0.0, 2.0}
+    assert np.mean(kept[1]) == pytest.approx(1, abs=0.1)  # 3200 draws of 0 or 2: a standard error of 0.02
+    np.testing.assert_array_equal(Dropout(0.5).apply({}, wide, train=False), wide)

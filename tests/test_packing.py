@@ -1,9 +1,12 @@
 import itertools
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from spectral_dd import packing
 from spectral_dd.config import Config
+from spectral_dd.models import MODELS, build_model
 
 SIZE = {"train_size": 600, "batch_size": 100}
 
@@ -79,3 +82,15 @@ def test_parameters_and_flops_are_those_of_the_network():
     products = 2 * (64 * 5 + 5 * 5 + 5 * 10)  # a multiplication and an addition each
     assert work.train_flops(mlp) == pytest.approx(3 * products * 1200, rel=0.1)
     assert work.train_flops(mlp, 10) > work.train_flops(mlp)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_parameters_of_any_width_follow_from_three(model):
+    work = packing.Work({"digits": (32, 32, 3)}, {"digits": 10})
+    for width in (1, 4, 9):
+        network = build_model(Config(model=model, width=width), 10)
+        variables = jax.eval_shape(
+            lambda network=network: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+        )
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        assert work.parameters(Config(model=model, width=width)) == parameters

@@ -67,8 +67,11 @@ def start(script, *arguments):
 BAD_COMMANDS = {
     "--width=0": ": --width=0: must be a whole number of at least 1",
     "--width=2,x": ": --width=x: must be a whole number of at least 1",
-    "--preset=digit": "--preset=digit: must be one of digits. Did you mean 'digits'?",
+    "--preset=digit": "Did you mean 'digits'?",
     "--model=cnn": "Did you mean 'cnn5'?",
+    "--model=vgg11": "images are 8x8 with 1 channel; --model=vgg11 needs 32x32 at least",
+    "--channels=3": "images are 8x8 with 1 channel; --channels=3: must be 1, or 0 for any",
+    "--shift=8": "--shift=8: must be below 8",
     "--widht=3": "Unknown command line flag 'widht'. Did you mean: width ?",
     "--label_noise=1.5": "must be a number from 0 to 1",
     "--train_size=5000": "--train_size=5000",

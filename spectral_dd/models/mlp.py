@@ -1,20 +1,13 @@
 """Multilayer perceptron with two hidden layers."""
 
-from typing import Any
-
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from spectral_dd.models.conv import Dense
+from spectral_dd.models.network import Network
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """Input, `width` units, `width` units, classes; ReLU."""
-
-    width: int
-    num_classes: int
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -22,5 +15,5 @@ class MLP(nn.Module):
     ) -> Float[Array, "example class"]:
         x = images.reshape(images.shape[0], -1)
         for _ in range(2):
-            x = nn.relu(Dense(self.width, self.dtype)(x))
-        return Dense(self.num_classes, self.dtype)(x)
+            x = nn.relu(self.dense(self.width)(x))
+        return self.logits(x)

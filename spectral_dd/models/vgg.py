@@ -1,0 +1,34 @@
+"""VGG with BatchNorm (Simonyan and Zisserman, arXiv 1409.1556) and its classifier of two hidden layers."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from spectral_dd.models.network import Dropout, Network, max_pool
+
+
+class VGG(Network):
+    """Five stages of 3x3 convolutions with [k, 2k, 4k, 8k, 8k] channels, each halved by a max-pool, then the
+    classifier: twice 64k units, ReLU and dropout, and a dense layer.
+
+    What remains of an image of more than 32x32 after the pools is averaged.
+    """
+
+    convolutions: Sequence[int] = (1, 1, 2, 2, 2)
+
+    smallest_image = 32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "example height width channel"], train: bool
+    ) -> Float[Array, "example class"]:
+        x = images
+        for factor, count in zip((1, 2, 4, 8, 8), self.convolutions, strict=True):
+            for _ in range(count):
+                x = nn.relu(self.norm(train)(self.conv(factor * self.width, use_bias=True)(x)))
+            x = max_pool(x, 2)
+        x = x.mean(axis=(1, 2))
+        for _ in range(2):
+            x = Dropout(0.5)(nn.relu(self.dense(64 * self.width)(x)), train)
+        return self.logits(x)
