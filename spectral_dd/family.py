@@ -5,6 +5,7 @@ of `train.py` and `spectrum.py` over it and shards it over the local devices wit
 never communicate, so there is no collective anywhere.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -89,9 +90,19 @@ class Family:
     def initial_state(self) -> State:
         """The state before the first epoch: each member is drawn at its own width, then padded."""
         init, wide = jax.jit(_init_variables, static_argnums=0), self._abstract_variables()
-        narrow = [init(build_model(c, self.dataset.num_classes), c.seed, self._image()) for c in self.configs]
-        padded = [padding.pad(variables, wide) for variables in narrow]
-        variables = self.place(jax.tree.map(lambda *leaves: np.stack(leaves), *padded))
+        padded: dict[int, Any] = {}
+
+        def draw_members(width):
+            for i, config in enumerate(self.configs):
+                if config.width == width:
+                    model = build_model(config, self.dataset.num_classes)
+                    padded[i] = padding.pad(init(model, config.seed, self._image()), wide)
+
+        # Every width is a program; they are compiled side by side.
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            list(threads.map(draw_members, {c.width for c in self.configs}))
+        in_order = [padded[i] for i in range(len(self.configs))]
+        variables = self.place(jax.tree.map(lambda *leaves: np.stack(leaves), *in_order))
         initial = jax.vmap(functools.partial(initial_state, self.config))
         return jax.jit(initial, out_shardings=self._by_member)(self._members, variables)
 

@@ -253,7 +253,7 @@ def width_picture(settings: list[tuple[dict[str, Any], xr.Dataset]]) -> Picture:
     caption = (
         f"Error against width{_seeds(settings)}; band: smallest to largest of the seeds. Final: last recorded epoch. "
         "Best: lowest recorded test error. Peak: the top between the two descents over epochs, smoothed over three "
-        f"recorded epochs, where test error rises and then falls by at least {100 * indicator.THRESHOLD:g} points "
+        f"recorded epochs, where test error falls, rises and falls again, each by at least {100 * indicator.THRESHOLD:g} points "
         "(mean of the seeds where it does; no mark: none). Dotted line: the interpolation threshold, the smallest "
         f"width whose final training error (labels trained on) is at most {indicator.TOLERANCE:.0%}."
     )
