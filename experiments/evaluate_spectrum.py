@@ -6,7 +6,8 @@ Example: twice the frequency range around more examples, for the demo; seconds t
         --spectrum_examples=90
 
 `spectral_dd.load_results("runs/demo", "fine")` reads them, and report.py draws them with --spectrum=fine. The
-same command again adds the epochs that were recorded meanwhile.
+same command again adds the epochs that were recorded meanwhile. Several half widths, --spectrum_half_width=0.25,0.5,1,
+are evaluated one after another, under the names fine-h0.25, fine-h0.5, fine-h1.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from absl import flags
 from spectral_dd import run, sweep
 from spectral_dd.config import InputError
 
-SETTINGS = [name for name in sweep.FIELDS if name.startswith("spectrum_")]
+SETTINGS = [name for name in sweep.FIELDS if name.startswith("spectrum_") and name != "spectrum_budget"]
 
 WORKDIR = flags.DEFINE_string("workdir", None, "directory of the sweep", required=True)
 NAME = flags.DEFINE_string("name", None, "name of these spectra; they go to WORKDIR/spectra/NAME", required=True)
@@ -26,13 +27,19 @@ flags.adopt_module_key_flags(sweep)
 
 
 def main(argv: Sequence[str]) -> None:
-    settings = {}
-    for name, values in sweep.given_flags(SETTINGS).items():
-        if len(values) > 1:
+    given, settings = sweep.given_flags(SETTINGS), {}
+    half_widths = given.get("spectrum_half_width", [])
+    for name, values in given.items():
+        if len(values) > 1 and name != "spectrum_half_width":
             raise InputError(f"--{name}={','.join(map(str, values))}: must be one value; use a name for each")
         settings[name] = values[0]
     run.set_up_jax(x64=any(c.dtype == "float64" for c in sweep.read_sweep(WORKDIR.value).configs))
-    run.evaluate_spectra(WORKDIR.value, NAME.value, settings, DATA_DIR.value)
+    if len(half_widths) < 2:
+        run.evaluate_spectra(WORKDIR.value, NAME.value, settings, DATA_DIR.value)
+        return
+    for h in half_widths:
+        settings["spectrum_half_width"] = h
+        run.evaluate_spectra(WORKDIR.value, f"{NAME.value}-h{h:g}", settings, DATA_DIR.value)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,30 @@ class Config:
     spectrum_examples: int = _static(64, "examples of each split whose spectrum is recorded; 0: no spectra", min=0)
     spectrum_points: int = _static(128, "points N on the segment through an example; even", min=4)
     spectrum_half_width: float = _static(0.5, "half width h of the segment, L2 distance in input space", above=0)
-    spectrum_directions: int = _static(1, "random directions through each example", min=1)
+    spectrum_direction: str = _static(
+        "random",
+        "random: normal draws; adversarial: gradient of the cross-entropy at the predicted class; same_class, "
+        "other_class: towards training examples that (truly) are of the example's class or not",
+        choices=("random", "adversarial", "same_class", "other_class"),
+    )
+    spectrum_directions: int = _static(1, "directions through each example; adversarial has one", min=1)
+    spectrum_output: str = _static("logits", "what of the network is analysed", choices=("logits", "softmax"))
+    spectrum_window: str = _static(
+        "hann",
+        "window of the residual spectrum, after a straight line is removed: none, hann, or sine: four sine tapers",
+        choices=("none", "hann", "sine"),
+    )
+    spectrum_measures: bool = _static(
+        True,
+        "beside the spectra: input Jacobian, size of the logits, linear regions, loss, margin, optimization variance",
+    )
+    spectrum_updates: int = _static(8, "one-batch updates whose variance is measured", min=2)
+    spectrum_budget: float = _static(
+        1.0,
+        "largest share of the work that spectra and measures may take; recorded epochs are left out to keep to it",
+        min=0,
+        max=1,
+    )
     spectrum_augment: bool = _static(False, "augment the examples of the training split as in training")
     spectrum_resample: bool = _static(False, "draw other examples, directions and augmentations at each epoch")
 
@@ -121,6 +144,8 @@ class Config:
             object.__setattr__(self, field.name, check_value(field, getattr(self, field.name)))
         if self.spectrum_points % 2:
             raise InputError(f"--spectrum_points={self.spectrum_points}: must be even")
+        if self.spectrum_direction == "adversarial" and self.spectrum_directions > 1:
+            raise InputError(f"--spectrum_directions={self.spectrum_directions}: must be 1 with adversarial directions")
         if 0 < self.train_size < self.batch_size:
             raise InputError(
                 f"--batch_size={self.batch_size}: larger than the training set (--train_size={self.train_size})"

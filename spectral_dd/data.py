@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from spectral_dd.config import Config, InputError, nearest
 DIGITS_TRAIN_SIZE = 1000  # of 1797; the rest is the test set
 
 # What a random stream is for. It seeds the stream together with the seed, so that no two of them coincide.
-_DIGITS_SPLIT, _SUBSET, _NOISE, _TEST_ORDER, _RESAMPLE = range(5)
+_DIGITS_SPLIT, _SUBSET, _NOISE, _TEST_ORDER, _RESAMPLE, _PARTNERS = range(6)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -336,6 +336,31 @@ def training_set(dataset: Dataset, config: Config) -> TrainingSet:
 def test_order(dataset: Dataset, seed: int) -> np.ndarray:
     """A permutation of the test examples, drawn from the seed: int [example]."""
     return _generator(_TEST_ORDER, seed).permutation(len(dataset.test_labels))
+
+
+def partners(
+    training_set: TrainingSet, *, own_index: np.ndarray, classes: np.ndarray, same: bool, num: int, seed: Sequence[int]
+) -> np.ndarray:
+    """Draws training examples for each of some examples.
+
+    Args:
+      own_index: int [example], places in `Dataset.train_images` that are not drawn: the examples themselves; -1: none.
+      classes: int [example], their true classes.
+      same: whether to draw from the same class, or from the others.
+      num: how many for each example, with replacement.
+      seed: of the draws.
+
+    Returns:
+      int [example, num], places in `Dataset.train_images`; -1 where there is no such example.
+    """
+    draws = _generator(_PARTNERS, *seed).random((len(classes), num))
+    drawn = np.full(draws.shape, -1, np.int32)
+    for row, (own, label) in enumerate(zip(own_index, classes, strict=True)):
+        fits = ((training_set.true_labels == label) == same) & (training_set.index != own)
+        candidates = training_set.index[fits]
+        if len(candidates):
+            drawn[row] = candidates[(draws[row] * len(candidates)).astype(int)]
+    return drawn
 
 
 def resample(index: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -14,18 +14,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spectral_dd import data, padding, spectrum
+from spectral_dd import data, measures, padding, spectrum
 from spectral_dd.config import Config
 from spectral_dd.models import build_model
-from spectral_dd.train import Images, Member, State, evaluate, initial_state, train_epochs
+from spectral_dd.train import (
+    Around,
+    Images,
+    Member,
+    State,
+    evaluate,
+    initial_state,
+    train_epochs,
+    variables_after_one_batch,
+)
 
 SPLITS = ("train", "noisy", "test")
 
-# Every draw comes from the member's seed, folded with its purpose (0: training, see train.train_epochs).
+# Every draw comes from the member's seed, folded with its purpose; see train.py for the others.
 _SPECTRUM_KEY = 1
 _INITIAL_KEY = 2
 
@@ -91,12 +101,14 @@ class Family:
         """The state before the first epoch: each member is drawn at its own width, then padded."""
         init, wide = jax.jit(_init_variables, static_argnums=0), self._abstract_variables()
         padded: dict[int, Any] = {}
+        x64 = jax.config.jax_enable_x64  # which may hold for this thread alone
 
         def draw_members(width):
-            for i, config in enumerate(self.configs):
-                if config.width == width:
-                    model = build_model(config, self.dataset.num_classes)
-                    padded[i] = padding.pad(init(model, config.seed, self._image()), wide)
+            with jax.enable_x64(x64):
+                for i, config in enumerate(self.configs):
+                    if config.width == width:
+                        model = build_model(config, self.dataset.num_classes)
+                        padded[i] = padding.pad(init(model, config.seed, self._image()), wide)
 
         # Every width is a program; they are compiled side by side.
         with concurrent.futures.ThreadPoolExecutor() as threads:
@@ -115,16 +127,15 @@ class Family:
         return self.fetch(self._evaluate(self._members, state, self._images))
 
     def spectra(self, state: State, epoch: int) -> dict[str, np.ndarray]:
-        """`energy` and `amplitude`, `(member, split, example, frequency)` on the host, splits as in `SPLITS`.
+        """What `spectrum.LineSpectra` and, with `spectrum_measures`, `measures.py` name, and `relabelled`:
+        `(member, split, example, ...)` on the host, splits as in `SPLITS`.
 
         Examples that a split does not have (fewer relabelled ones than asked for) are NaN. What is drawn depends on
         the epoch only with `spectrum_resample`.
         """
-        members = self._members
-        if self.config.spectrum_resample:
-            index = spectrum_indices(self.configs, self.dataset, self._sets, epoch)
-            members = members._replace(spectrum_index=self.place(index))
-        return self.fetch(self._spectra(members, state, self._images, jnp.int32(epoch)))
+        examples, relabelled = around(self.configs, self.dataset, self._sets, epoch)
+        members = self._members._replace(around=self.place(examples))
+        return self.fetch(self._spectra(members, state, self._images, jnp.int32(epoch))) | {"relabelled": relabelled}
 
     def place(self, tree: Any) -> Any:
         """Puts a tree of the host, leaves `(member, ...)`, onto the devices."""
@@ -176,31 +187,73 @@ def _init_variables(model: nn.Module, seed, image):
 
 
 def _spectra(model, config, member, state, images, epoch):
-    """The spectra of one member around its examples of each split."""
+    """The spectra and other measures of one member around its examples of each split."""
     seed = jax.random.fold_in(jax.random.key(member.seed), _SPECTRUM_KEY)
     if config.spectrum_resample:
         seed = jax.random.fold_in(seed, epoch)
+    dtype = jnp.dtype(config.param_dtype)
 
-    def split(number, pool):
-        index = member.spectrum_index[number]
-        x = pool[jnp.maximum(index, 0)]
+    def logits_with(variables):
+        return lambda inputs: model.apply(variables, inputs, train=False)
+
+    logits = logits_with(state.variables)
+    output = logits if config.spectrum_output == "logits" else lambda inputs: jax.nn.softmax(logits(inputs))
+    segment = {"num_points": config.spectrum_points, "half_width": config.spectrum_half_width}
+
+    def inputs_of(number, pool):
+        x = pool[jnp.maximum(member.around[number].images, 0)]
         if config.spectrum_augment and SPLITS[number] == "train":
             x = data.augment(jax.random.fold_in(seed, len(SPLITS)), x, config.shift, config.flip)
-        x = data.to_unit(x, jnp.dtype(config.param_dtype))
-        v = spectrum.random_directions(jax.random.fold_in(seed, number), config.spectrum_directions, x)
-        spectra = spectrum.line_spectra(
-            lambda inputs: model.apply(state.variables, inputs, train=False),
-            x,
-            v,
-            num_points=config.spectrum_points,
-            half_width=config.spectrum_half_width,
-        )
-        return [jnp.where(index[:, None] >= 0, s, jnp.nan) for s in spectra]
+        return data.to_unit(x, dtype)
 
-    energy, amplitude = zip(
-        *(split(i, p) for i, p in enumerate((images.train, images.train, images.test))), strict=True
-    )
-    return {"energy": jnp.stack(energy), "amplitude": jnp.stack(amplitude)}
+    def directions(number, x):
+        match config.spectrum_direction:
+            case "random":
+                return spectrum.random_directions(jax.random.fold_in(seed, number), config.spectrum_directions, x)
+            case "adversarial":
+                return spectrum.adversarial_directions(logits, x)
+        partners = member.around[number].partners
+        targets = data.to_unit(images.train[jnp.maximum(partners, 0)], dtype)
+        missing = (partners < 0).reshape(*partners.shape, *(1,) * (x.ndim - 1))
+        return jnp.where(missing, jnp.nan, spectrum.directions_towards(x, targets))
+
+    def other_measures(number, x, v, updated):
+        z, labels = logits(x), member.around[number].labels
+        return {
+            "jacobian_norm": measures.jacobian_norm(logits, x),
+            "logit_norm": jnp.linalg.norm(z, axis=-1),
+            "linear_regions": measures.linear_regions(logits, x, v, **segment),
+            "loss": optax.softmax_cross_entropy_with_integer_labels(z, labels),
+            "margin": measures.margin(z, labels),
+            "optimization_variance": measures.optimization_variance(updated),
+        }
+
+    inputs = [inputs_of(*split) for split in enumerate((images.train, images.train, images.test))]
+    updated: list[Any] = [None] * len(inputs)
+    if config.spectrum_measures:
+        every, ends = jnp.concatenate(inputs), np.cumsum([len(x) for x in inputs])
+
+        def updated_logits(i):
+            return logits_with(variables_after_one_batch(model, config, member, state, images, i))(every)
+
+        updated = jnp.split(lax.map(updated_logits, jnp.arange(config.spectrum_updates)), ends[:-1], axis=1)
+
+    by_split = []
+    for number, x in enumerate(inputs):
+        v = directions(number, x)
+        results = spectrum.line_spectra(output, x, v, window=config.spectrum_window, **segment)._asdict()
+        if config.spectrum_measures:
+            results |= other_measures(number, x, v, updated[number])
+        complete = functools.partial(_with_missing, images=member.around[number].images, num=config.spectrum_examples)
+        by_split.append(jax.tree.map(complete, results))
+    return jax.tree.map(lambda *splits: jnp.stack(splits), *by_split)
+
+
+def _with_missing(values, images, num: int):
+    """NaN for the examples that are not there, and as many more as make `num`."""
+    present = jnp.where(images.reshape(-1, *(1,) * (values.ndim - 1)) >= 0, values, jnp.nan)
+    rest = [(0, 0)] * (values.ndim - 1)
+    return jnp.pad(present, [(0, num - len(images)), *rest], constant_values=jnp.nan)
 
 
 def deal(work: Sequence[float], shards: int) -> list[int]:
@@ -239,25 +292,58 @@ def member_arrays(configs: Sequence[Config], dataset: data.Dataset, sets: Sequen
         example=padded("index"),
         labels=padded("labels"),
         true_labels=padded("true_labels"),
-        spectrum_index=spectrum_indices(configs, dataset, sets, epoch=0),
+        around=around(configs, dataset, sets, epoch=0)[0],
     )
     return Member(**arrays)
 
 
-def spectrum_indices(
+def around(
     configs: Sequence[Config], dataset: data.Dataset, sets: Sequence[data.TrainingSet], epoch: int
-) -> np.ndarray:
-    """Which examples of each split of `SPLITS` the spectrum is measured around: `(member, split, example)`; -1: none.
+) -> tuple[tuple[Around, ...], np.ndarray]:
+    """The examples that the spectra of an epoch are measured around, with a leading member axis, on the host.
 
     They are the first of the (shuffled) training set, of its relabelled ones and of the shuffled test set; with
     `spectrum_resample` any, drawn anew for each epoch.
+
+    Returns:
+      `Around` for each split, with as many examples as the member has that has most; and which are relabelled,
+      `(member, split, example)`: 1 or 0, NaN where there is no example.
     """
-    index = np.full((len(configs), len(SPLITS), configs[0].spectrum_examples), -1, np.int32)
-    for rows, config, own in zip(index, configs, sets, strict=True):
-        splits = (own.index, own.index[own.relabelled], data.test_order(dataset, config.seed))
-        for row, examples in zip(rows, splits, strict=True):
+    limit = configs[0].spectrum_examples
+    relabelled = np.full((len(configs), len(SPLITS), limit), np.nan, np.float32)
+    by_member = []
+    for member, (config, own) in enumerate(zip(configs, sets, strict=True)):
+        drawn = epoch if config.spectrum_resample else 0
+        test = data.test_order(dataset, config.seed)
+        splits = (
+            own,
+            data.TrainingSet(*(a[own.relabelled] for a in own)),
+            data.TrainingSet(test, dataset.test_labels[test], dataset.test_labels[test]),
+        )
+        rows = []
+        for number, split in enumerate(splits):
+            order = np.arange(len(split.index))
             if config.spectrum_resample:
-                examples = data.resample(examples, config.seed, epoch)
-            chosen = examples[: config.spectrum_examples]
-            row[: len(chosen)] = chosen
-    return index
+                order = data.resample(order, config.seed, drawn)
+            chosen = data.TrainingSet(*(a[order[:limit]] for a in split))
+            relabelled[member, number, : len(chosen.index)] = chosen.relabelled
+            partners = np.full((len(chosen.index), config.spectrum_directions), -1)
+            if config.spectrum_direction in ("same_class", "other_class"):
+                partners = data.partners(
+                    own,
+                    own_index=np.full(len(partners), -1) if SPLITS[number] == "test" else chosen.index,
+                    classes=chosen.true_labels,
+                    same=config.spectrum_direction == "same_class",
+                    num=config.spectrum_directions,
+                    seed=(config.seed, drawn, number),
+                )
+            rows.append((chosen.index, chosen.labels, partners))
+        by_member.append(rows)
+
+    def stacked(arrays):
+        size = max(1, *map(len, arrays))
+        filled = [np.pad(a, [(0, size - len(a)), *[(0, 0)] * (a.ndim - 1)], constant_values=-1) for a in arrays]
+        return np.stack(filled).astype(np.int32)
+
+    by_split = zip(*by_member, strict=True)
+    return tuple(Around(*map(stacked, zip(*rows, strict=True))) for rows in by_split), relabelled

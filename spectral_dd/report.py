@@ -253,9 +253,10 @@ def width_picture(settings: list[tuple[dict[str, Any], xr.Dataset]]) -> Picture:
     caption = (
         f"Error against width{_seeds(settings)}; band: smallest to largest of the seeds. Final: last recorded epoch. "
         "Best: lowest recorded test error. Peak: the top between the two descents over epochs, smoothed over three "
-        f"recorded epochs, where test error falls, rises and falls again, each by at least {100 * indicator.THRESHOLD:g} points "
-        "(mean of the seeds where it does; no mark: none). Dotted line: the interpolation threshold, the smallest "
-        f"width whose final training error (labels trained on) is at most {indicator.TOLERANCE:.0%}."
+        "recorded epochs, where test error falls, rises and falls again, each by at least "
+        f"{100 * indicator.THRESHOLD:g} points (mean of the seeds where it does; no mark: none). Dotted line: the "
+        "interpolation threshold, the smallest width whose final training error (labels trained on) is at most "
+        f"{indicator.TOLERANCE:.0%}."
     )
     return Picture("error_against_width", figure, caption)
 

@@ -20,7 +20,6 @@ from spectral_dd.spectrum import frequencies
 from spectral_dd.sweep import FIELDS, pack_directory, read_sweep, spectrum_directory
 
 METRICS = ("train_loss", "train_error", "clean_error", "noisy_error", "test_loss", "test_error")
-SPECTRA = ("energy", "amplitude")
 
 
 def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.Dataset:
@@ -82,24 +81,26 @@ def _records(packs: list[list[int]], directory: pathlib.Path) -> list[tuple[list
 
 
 def _spectra(records: list, configs: list[Config], epochs: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The variables `energy` and `amplitude`, and their coordinates. Both are empty if there are no spectra."""
+    """What was measured around single examples, and its coordinates. Both are empty if nothing was."""
     records = [record for record in records if "energy" in record[2]]
     if not records:
         return {}, {}
     grids = [frequencies(c.spectrum_points, c.spectrum_half_width) for c in configs]
     frequency = np.unique(np.concatenate(grids))
     examples = max(c.spectrum_examples for c in configs)
-    shape = (len(configs), len(epochs), len(SPLITS), examples, len(frequency))
-    variables = {}
-    for name in SPECTRA:
-        values = np.full(shape, np.nan, np.float32)
-        for pack, epoch, results in records:
-            bins = np.searchsorted(frequency, grids[pack[0]])
-            spectra = results[name]
-            values[np.ix_(pack, [np.searchsorted(epochs, epoch)], range(3), range(spectra.shape[2]), bins)] = spectra[
-                :, None
-            ]
-        variables[name] = (("member", "epoch", "split", "example", "frequency"), values)
+    shape = (len(configs), len(epochs), len(SPLITS), examples)
+    dims = ("member", "epoch", "split", "example")
+    variables: dict[str, Any] = {}
+    for pack, epoch, results in records:
+        bins = np.searchsorted(frequency, grids[pack[0]])
+        for name in set(results) - {*METRICS, "finite", "epoch"}:
+            values = results[name]
+            place = [pack, [np.searchsorted(epochs, epoch)], range(len(SPLITS)), range(values.shape[2])]
+            has_frequency = values.ndim == 4
+            if name not in variables:
+                full = np.full((*shape, len(frequency)) if has_frequency else shape, np.nan, np.float32)
+                variables[name] = ((*dims, "frequency") if has_frequency else dims, full)
+            variables[name][1][np.ix_(*place, *([bins] if has_frequency else []))] = values[:, None]
     return variables, {"split": list(SPLITS), "example": np.arange(examples), "frequency": frequency}
 
 

@@ -165,6 +165,7 @@ def describe(workdir: str | os.PathLike, configs: Sequence[Config], data_dir: st
         f"records at epochs {', '.join(map(str, recorded_epochs(configs[0].epochs, configs[0].records_per_decade)))}; "
         f"{'resumes ' if existing else 'new sweep in '}{workdir}"
     )
+    lines += dict.fromkeys(filter(None, (thinning(p, datasets[p[0].dataset]) for p in sweep.pack_configs)))
     return "\n".join(lines)
 
 
@@ -201,6 +202,49 @@ def recorded_epochs(epochs: int, per_decade: int) -> list[int]:
     return sorted({0, epochs, *spaced[spaced < epochs * 10 ** (-0.5 / per_decade)].tolist()})
 
 
+def spectrum_epochs(configs: Sequence[Config], dataset: data.Dataset) -> list[int]:
+    """The recorded epochs of a pack that get spectra: all, or every second, third ... from the last one back, so that
+    their share of the work is at most `spectrum_budget`.
+
+    The work is counted in passes of an example through the network, not measured: the same command records the same.
+    """
+    config = configs[0]
+    targets = recorded_epochs(config.epochs, config.records_per_decade)
+    if not config.spectrum_examples:
+        return []
+    passes = config.spectrum_directions * config.spectrum_points
+    if config.spectrum_measures:
+        # The derivative along the segment; a row of the Jacobian for each class; the updates and their outputs.
+        passes += 2 * passes + 3 * dataset.num_classes + config.spectrum_updates
+    largest = [max(sizes) for sizes in zip(*(_split_sizes(c, dataset) for c in configs), strict=True)]
+    spectra = len(configs) * passes * sum(min(size, config.spectrum_examples) for size in largest)
+    if config.spectrum_measures:
+        spectra += len(configs) * 3 * config.spectrum_updates * config.batch_size
+    training = sum(3 * c.epochs * c.steps_per_epoch * c.batch_size for c in configs)
+    training += len(targets) * sum(c.train_size + len(dataset.test_labels) for c in configs)
+    affordable = np.inf if config.spectrum_budget == 1 else config.spectrum_budget / (1 - config.spectrum_budget)
+    affordable *= training / spectra
+    if affordable < 1:
+        return []
+    every = int(np.ceil(len(targets) / affordable)) or 1
+    return targets[::-1][::every][::-1]
+
+
+def _split_sizes(config: Config, dataset: data.Dataset) -> tuple[int, int, int]:
+    """Examples of the training set, of its relabelled ones and of the test set."""
+    own = data.training_set(dataset, config)
+    return len(own.index), int(own.relabelled.sum()), len(dataset.test_labels)
+
+
+def thinning(configs: Sequence[Config], dataset: data.Dataset) -> str:
+    """What `spectrum_budget` costs a pack, in words; empty if nothing."""
+    config = configs[0]
+    recorded, kept = recorded_epochs(config.epochs, config.records_per_decade), spectrum_epochs(configs, dataset)
+    if not config.spectrum_examples or len(kept) == len(recorded):
+        return ""
+    return f"--spectrum_budget={config.spectrum_budget:g}: spectra at {len(kept)} of {len(recorded)} recorded epochs"
+
+
 def run_sweep(
     workdir: str | os.PathLike,
     configs: Sequence[Config],
@@ -233,6 +277,9 @@ def run_sweep(
         sweep = write_sweep(workdir, plan_sweep(configs, datasets, task_count))
     packs = sweep.pack_configs
     mine = packing.shares(sweep.costs, task_count)[task_index]
+    for line in dict.fromkeys(thinning(packs[i], datasets[packs[i][0].dataset]) for i in mine):
+        if line:
+            print(line, file=sys.stderr)
     with Progress(sum(sweep.costs[i] for i in mine)) as progress, stop_signals() as stop_signal:
         for i in mine:
             if (number := stop_signal()) is not None:
@@ -265,6 +312,7 @@ def train_pack(
     """
     config = configs[0]
     targets = recorded_epochs(config.epochs, config.records_per_decade)
+    with_spectra = spectrum_epochs(configs, dataset)
     if set(targets) <= set(checkpoint.recorded_epochs(directory)) and checkpoint.is_intact(directory, config.epochs):
         progress.skip_to(config.epochs)
         return
@@ -295,7 +343,7 @@ def train_pack(
                 if epoch < target and time.monotonic() - saved_at > save_seconds:
                     writer.roll(epoch, family.save_tree(state))
                     saved_at = time.monotonic()
-            writer.record(epoch, family.save_tree(state), measure(family, state, epoch))
+            writer.record(epoch, family.save_tree(state), measure(family, state, epoch, epoch in with_spectra))
             saved_at = time.monotonic()
             progress.advance(epoch)
 
@@ -342,12 +390,9 @@ def evaluate_spectra(
                 writer.record(epoch, {"epoch": np.full(len(pack), epoch)}, family.spectra(state, epoch))
 
 
-def measure(family: Family, state: Any, epoch: int) -> dict[str, np.ndarray]:
+def measure(family: Family, state: Any, epoch: int, with_spectra: bool) -> dict[str, np.ndarray]:
     """What a record holds beside the state: metrics `(member,)` and, if asked for, spectra."""
-    results = family.evaluate(state)
-    if family.config.spectrum_examples:
-        results |= family.spectra(state, epoch)
-    return results
+    return family.evaluate(state) | (family.spectra(state, epoch) if with_spectra else {})
 
 
 @contextlib.contextmanager

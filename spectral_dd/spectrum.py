@@ -11,6 +11,7 @@ Bin k is k / (2 h) cycles per unit of L2 distance.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +41,76 @@ def random_directions(
     def draw(i):
         # Drawn flat: XLA takes ten times as long to compile a draw of several dimensions.
         size = num * math.prod(x.shape[1:])
-        v = jax.random.normal(jax.random.fold_in(key, i), (size,), x.dtype).reshape(num, *x.shape[1:])
-        return v / jnp.sqrt(jnp.sum(v**2, axis=tuple(range(1, v.ndim)), keepdims=True))
+        return jax.random.normal(jax.random.fold_in(key, i), (size,), x.dtype).reshape(num, *x.shape[1:])
 
-    return jax.vmap(draw)(jnp.arange(x.shape[0]))
+    return _unit(jax.vmap(draw)(jnp.arange(x.shape[0])))
+
+
+def adversarial_directions(
+    f: Callable[[Float[Array, "batch *shape"]], Float[Array, "batch class"]], x: Float[Array, "example *shape"]
+) -> Float[Array, "example 1 *shape"]:
+    """The gradient of the cross-entropy at the predicted class, scaled to norm 1; NaN where it vanishes.
+
+    The cross-entropy of class c has the gradient (1 - p_c) grad(log sum_{j != c} exp f_j - f_c). The factor, which
+    underflows for a confident network, is left out.
+    """
+
+    def loss(x):
+        logits = f(x)
+        predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
+        others = jax.nn.logsumexp(jnp.where(predicted, -jnp.inf, logits), axis=-1)
+        return jnp.sum(others - jnp.sum(jnp.where(predicted, logits, 0), axis=-1))
+
+    return _unit(jax.grad(loss)(x)[:, None])
+
+
+def directions_towards(
+    x: Float[Array, "example *shape"], targets: Float[Array, "example direction *shape"]
+) -> Float[Array, "example direction *shape"]:
+    """From each example towards others, scaled to norm 1; NaN where both are the same."""
+    return _unit(targets - x[:, None])
+
+
+def _unit(v: Float[Array, "example direction *shape"]) -> Float[Array, "example direction *shape"]:
+    return v / jnp.sqrt(jnp.sum(v**2, axis=tuple(range(2, v.ndim)), keepdims=True))
+
+
+class LineSpectra(NamedTuple):
+    """Means over classes and directions. With the sums over all N bins, by Parseval's law,
+    sum |F|^2 = N sum_n f^2 = |F[0]|^2 + slope_energy + (the sum over the residual without a window)."""
+
+    energy: Float[Array, "example frequency"]  # |F|^2
+    amplitude: Float[Array, "example frequency"]  # |F|
+    residual_energy: Float[Array, "example frequency"]  # |F|^2 of what a straight line leaves, windowed
+    slope_energy: Float[Array, " example"]  # summed over all N bins: of the straight line without its mean
+    curvature_energy: Float[Array, " example"]  # the same of the parabola in what the line leaves
+
+
+def windows(kind: str, num_points: int) -> np.ndarray:
+    """Window functions `(taper, point)`, each of mean square 1: white noise keeps its energy in every bin.
+
+    Args:
+      kind: 'none', 'hann' (periodic), or 'sine': the first four sine tapers, orthogonal to each other, whose spectra
+        are averaged (Riedel and Sidorenko, IEEE Trans. Signal Processing 43, 1995).
+      num_points: N.
+    """
+    n = np.arange(num_points)
+    match kind:
+        case "none":
+            return np.ones((1, num_points))
+        case "hann":
+            return np.sqrt(2 / 3) * (1 - np.cos(2 * np.pi * n / num_points))[None]
+        case "sine":
+            tapers = np.sin(np.pi * np.outer(np.arange(1, 5), n + 1) / (num_points + 1))
+            return np.sqrt(2 * num_points / (num_points + 1)) * tapers
+    raise ValueError(f"kind={kind!r}: must be none, hann or sine")
+
+
+def slope_spectrum(num_points: int) -> np.ndarray:
+    """|F[k]|^2, k = 0..N/2, of a straight line whose mean is 0 and whose `slope_energy` is 1: the line seen as periodic
+    is a sawtooth, 3 / ((N^2 - 1) sin^2(pi k / N))."""
+    k = np.arange(1, num_points // 2 + 1)
+    return np.concatenate([[0], 3 / ((num_points**2 - 1) * np.sin(np.pi * k / num_points) ** 2)])
 
 
 def line_spectra(
@@ -53,9 +120,10 @@ def line_spectra(
     *,
     num_points: int,
     half_width: float,
+    window: str = "none",
     max_batch: int = 256,
-) -> tuple[Float[Array, "example frequency"], Float[Array, "example frequency"]]:
-    """Energy and amplitude spectra of `f` around each example.
+) -> LineSpectra:
+    """Spectra of `f` around each example.
 
     Args:
       f: maps a batch of inputs to outputs, each input independently of the others.
@@ -63,24 +131,35 @@ def line_spectra(
       v: directions of norm 1.
       num_points: N.
       half_width: h.
+      window: of the residual, see `windows`.
       max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
-
-    Returns:
-      energy, the mean over classes and directions of |F|^2, and amplitude, the same of |F|.
     """
     directions = v.shape[1]
     t = offsets(num_points, half_width).astype(x.dtype).reshape(num_points, *(1,) * (x.ndim - 1))
+    # Constant, straight line and parabola, orthonormal on the points.
+    polynomials, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, num_points), 3, increasing=True))
+    constant_and_line = jnp.asarray(polynomials[:, :2], x.dtype)
+    tapers = jnp.asarray(windows(window, num_points), x.dtype)
 
     def spectra(segments):
         points = jax.vmap(lambda x, v: x + t * v)(*segments)
         outputs = f(points.reshape(-1, *points.shape[2:])).reshape(*points.shape[:2], -1)
         magnitude = jnp.abs(jnp.fft.rfft(outputs, axis=1))  # segment, frequency, class
-        return jnp.mean(magnitude**2, axis=-1), jnp.mean(magnitude, axis=-1)
+        coefficients = jnp.einsum("np,snc->spc", jnp.asarray(polynomials, x.dtype), outputs)
+        residual = outputs - jnp.einsum("np,spc->snc", constant_and_line, coefficients[:, :2])
+        tapered = jnp.fft.rfft(tapers[None, :, :, None] * residual[:, None], axis=2)
+        _, line, parabola = jnp.moveaxis(num_points * jnp.mean(coefficients**2, axis=-1), 1, 0)
+        return LineSpectra(
+            energy=jnp.mean(magnitude**2, axis=-1),
+            amplitude=jnp.mean(magnitude, axis=-1),
+            residual_energy=jnp.mean(jnp.abs(tapered) ** 2, axis=(1, 3)),
+            slope_energy=line,
+            curvature_energy=parabola,
+        )
 
     segments = (jnp.repeat(x, directions, axis=0), v.reshape(-1, *x.shape[1:]))
-    energy, amplitude = in_chunks(spectra, segments, max(1, max_batch // num_points))
-    per_example = (x.shape[0], directions, num_points // 2 + 1)
-    return energy.reshape(per_example).mean(axis=1), amplitude.reshape(per_example).mean(axis=1)
+    results = in_chunks(spectra, segments, max(1, max_batch // num_points))
+    return jax.tree.map(lambda a: a.reshape(x.shape[0], directions, *a.shape[1:]).mean(axis=1), results)
 
 
 def in_chunks(f, xs, size: int):

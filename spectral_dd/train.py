@@ -16,6 +16,10 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8, UInt32
 from spectral_dd import data
 from spectral_dd.config import Config
 
+# Every draw comes from the member's seed, folded with its purpose. (family.py has more of them.)
+_TRAINING_KEY = 0
+_UPDATES_KEY = 3
+
 # Examples in a forward pass of the evaluation; bounds its memory.
 EVALUATION_BATCH = 250
 
@@ -26,6 +30,14 @@ class Images(NamedTuple):
     train: UInt8[Array, "pool height width channel"] | Float[Array, "pool height width channel"]
     test: UInt8[Array, "test height width channel"] | Float[Array, "test height width channel"]
     test_labels: Int[Array, " test"]
+
+
+class Around(NamedTuple):
+    """The examples of a split that spectra are measured around."""
+
+    images: Int[Array, " spectrum_example"]  # places in Images.train or .test; -1: none
+    labels: Int[Array, " spectrum_example"]  # trained on; true ones of the test set
+    partners: Int[Array, "spectrum_example direction"]  # places in Images.train that directions point to; -1: none
 
 
 class Member(NamedTuple):
@@ -40,7 +52,7 @@ class Member(NamedTuple):
     example: Int[Array, " capacity"]  # place in Images.train of each training example
     labels: Int[Array, " capacity"]
     true_labels: Int[Array, " capacity"]
-    spectrum_index: Int[Array, "split spectrum_example"]  # into Images.train, .train, .test
+    around: tuple[Around, ...]  # of each split
 
 
 class State(NamedTuple):
@@ -127,20 +139,38 @@ def train_epochs(
     capacity = member.example.shape[0]
 
     def epoch(e, state):
-        order_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(seed, 0), e), 3)
+        order_key, *keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(seed, _TRAINING_KEY), e), 3)
         order = data.epoch_order(order_key, member.size, capacity)
 
         def step(i, state):
-            batch = lax.dynamic_slice_in_dim(order, i * config.batch_size, config.batch_size)
-            x = images.train[member.example[batch]]
-            x = data.augment(jax.random.fold_in(augment_key, i), x, config.shift, config.flip)
-            x = data.to_unit(x, jnp.dtype(config.param_dtype))
-            y = member.labels[batch]
-            return train_step(model, config, member, state, x, y, jax.random.fold_in(dropout_key, i))
+            return batch_step(model, config, member, state, images, order, keys, i)
 
         return lax.fori_loop(0, member.size // config.batch_size, step, state)
 
     return lax.fori_loop(start, stop, epoch, state)
+
+
+def batch_step(model, config, member, state, images, order, keys, i) -> State:
+    """The step with batch `i` of an epoch with that order of the examples; `keys` are for augmentation and dropout."""
+    augment_key, dropout_key = (jax.random.fold_in(key, i) for key in keys)
+    batch = lax.dynamic_slice_in_dim(order, i * config.batch_size, config.batch_size)
+    x = data.augment(augment_key, images.train[member.example[batch]], config.shift, config.flip)
+    x = data.to_unit(x, jnp.dtype(config.param_dtype))
+    return train_step(model, config, member, state, x, member.labels[batch], dropout_key)
+
+
+def variables_after_one_batch(
+    model: nn.Module, config: Config, member: Member, state: State, images: Images, i: Int[Array, ""]
+) -> Any:
+    """The variables one step after `state`, with batch `i` of an epoch that training never sees.
+
+    The batches are the same at whatever epoch they are asked for. Beyond the last one of the epoch they are of another.
+    """
+    steps = member.size // config.batch_size
+    seed = jax.random.fold_in(jax.random.fold_in(jax.random.key(member.seed), _UPDATES_KEY), i // steps)
+    order_key, *keys = jax.random.split(seed, 3)
+    order = data.epoch_order(order_key, member.size, member.example.shape[0])
+    return batch_step(model, config, member, state, images, order, keys, i % steps).variables
 
 
 def evaluate(

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from spectral_dd import data, padding, spectrum
+from spectral_dd import data, measures, padding, spectrum
 from spectral_dd.config import Config
-from spectral_dd.family import Family, deal, member_arrays
+from spectral_dd.family import Family, around, deal
 from spectral_dd.models import build_model
 
 BATCH = 8
@@ -203,20 +203,102 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
 
         relabelled = own.index[own.relabelled][:4]
         seed = jax.random.fold_in(jax.random.key(config.seed), 1)
-        tests = digits.test_images[data.test_order(digits, config.seed)[:4]]
-        around = (digits.train_images[own.index[:4]], digits.train_images[relabelled], tests)
-        for s, x in enumerate(around):
+        segment = {"num_points": 8, "half_width": 0.5}
+        test_order = data.test_order(digits, config.seed)[:4]
+        tests = digits.test_images[test_order]
+        examples = (digits.train_images[own.index[:4]], digits.train_images[relabelled], tests)
+        labels = (own.labels[:4], own.labels[own.relabelled][:4], digits.test_labels[test_order])
+        relabels = (own.relabelled[:4], [True] * len(relabelled), [False] * 4)
+        for s, x in enumerate(examples):
             if len(x) == 0:
-                assert np.isnan(spectra["energy"][i, s]).all()
+                assert all(np.isnan(values[i, s]).all() for values in spectra.values())
                 continue
-            x = jnp.asarray(x / 255)
+            x, n = jnp.asarray(x / 255), len(x)
             v = spectrum.random_directions(jax.random.fold_in(seed, s), 2, x)
+
+            def network(x, f=logits):
+                return f(255 * x)
+
             alone = jax.jit(
-                lambda x, v, f=logits: spectrum.line_spectra(lambda a: f(255 * a), x, v, num_points=8, half_width=0.5)
+                lambda x, v, f=network, s=segment: spectrum.line_spectra(f, x, v, window="hann", **s)._asdict()
             )(x, v)
-            for name, theirs in zip(("energy", "amplitude"), alone, strict=True):
-                np.testing.assert_allclose(spectra[name][i, s, : len(x)], theirs, rtol=1e-9)
-                assert np.isnan(spectra[name][i, s, len(x) :]).all()
+            z, y = np.asarray(network(x)), labels[s]
+            alone |= {
+                "jacobian_norm": measures.jacobian_norm(network, x),
+                "logit_norm": np.linalg.norm(z, axis=1),
+                "linear_regions": measures.linear_regions(network, x, v, **segment),
+                "loss": [loss(z[[i]], y[[i]]) for i in range(n)],
+                "margin": measures.margin(z, y),
+                "relabelled": relabels[s],
+            }
+            for name, theirs in alone.items():
+                np.testing.assert_allclose(spectra[name][i, s, :n], theirs, rtol=1e-8, err_msg=name)
+                assert np.isnan(spectra[name][i, s, n:]).all()
+            assert alone.keys() | {"optimization_variance"} == spectra.keys()
+
+
+def test_optimization_variance_is_over_single_steps_of_the_plain_network(digits, x64):
+    """With SGD without momentum a step is -rate x the gradient of a batch; batches and their augmentation as drawn."""
+    config = Config(
+        model="mlp", width=4, dtype="float64", optimizer="sgd", momentum=0, learning_rate=0.1, shift=1, train_size=40,
+        batch_size=BATCH, spectrum_examples=4, spectrum_points=4, spectrum_updates=7,
+    )  # fmt: skip
+    family = Family([config], digits)
+    state = family.initial_state()
+    found = family.spectra(state, 0)["optimization_variance"][0]
+    model, params = family.model, jax.tree.map(lambda leaf: leaf[0], state.variables["params"])
+    own = data.training_set(digits, config)
+    tests = digits.test_images[data.test_order(digits, 0)[:4]]
+    logits = []
+    for i in range(7):
+        seed = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 3), i // 5)
+        order_key, augment_key, _ = jax.random.split(seed, 3)
+        batch = np.asarray(data.epoch_order(order_key, 40, 40))[i % 5 * BATCH :][:BATCH]
+        x = data.augment(jax.random.fold_in(augment_key, i % 5), digits.train_images[own.index[batch]], 1, False)
+        x = jnp.float64(x) / 255
+
+        def loss(params, x=x, y=own.labels[batch]):
+            z = model.apply({"params": params}, x, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
+
+        updated = jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
+        logits.append(model.apply({"params": updated}, tests / 255, train=False))
+    np.testing.assert_allclose(found[2], measures.optimization_variance(jnp.stack(logits)), rtol=1e-9)
+    assert np.isnan(found[1]).all()
+
+
+def test_directions_towards_another_example_end_in_one_of_the_asked_class(digits):
+    for kind in ("same_class", "other_class"):
+        family, _ = trained(digits, spectrum_direction=kind, spectrum_directions=2, spectrum_measures=False)
+        own = family._sets[0]
+        true_label = dict(zip(own.index, own.true_labels, strict=True))
+        splits, _ = around([family.config], digits, [own], 0)
+        for number, split in enumerate(splits):
+            labels = digits.train_labels if number < 2 else digits.test_labels
+            for image, partners in zip(split.images[0], split.partners[0], strict=True):
+                for partner in partners:
+                    assert (true_label[partner] == labels[image]) == (kind == "same_class")
+                    assert number == 2 or partner != image
+
+
+@pytest.mark.parametrize("direction", ["adversarial", "same_class"])
+def test_spectra_along_other_directions_are_those_of_the_plain_network(digits, direction):
+    family, state = trained(digits, spectrum_direction=direction, spectrum_output="softmax", spectrum_points=8)
+    variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
+
+    def logits(x):
+        return family.model.apply(variables, x, train=False)
+
+    (train, *_), _ = around([family.config], digits, family._sets, 0)
+    x = digits.train_images[train.images[0]] / np.float32(255)
+    if direction == "adversarial":
+        v = spectrum.adversarial_directions(logits, x)
+    else:
+        v = spectrum.directions_towards(x, digits.train_images[train.partners[0]] / np.float32(255))
+    alone = spectrum.line_spectra(lambda x: jax.nn.softmax(logits(x)), x, v, num_points=8, half_width=0.5)
+    # Of float32 outputs of size 1, whose rounding every bin has.
+    found = family.spectra(state, 0)["energy"][0, 0]
+    np.testing.assert_allclose(found[: len(x)], alone.energy, rtol=1e-4, atol=1e-10)
 
 
 def trained(dataset, **fields):
@@ -245,7 +327,7 @@ def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_a
     x = data.augment(jax.random.fold_in(seed, 3), jnp.asarray(examples), 1, False) / 255
     v = spectrum.random_directions(jax.random.fold_in(seed, 0), 1, x)
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
-    energy, _ = spectrum.line_spectra(
+    energy, *_ = spectrum.line_spectra(
         lambda x: plain.model.apply(variables, x, train=False), x, v, num_points=8, half_width=0.5
     )
     # To 1e-4: a sum of 8 float32 logits that nearly cancel in the high bins.
@@ -264,9 +346,10 @@ def test_resampled_spectra_change_with_the_epoch_and_else_they_do_not(digits):
 def test_examples_and_directions_depend_on_the_seed_alone(digits):
     """Common random numbers: two widths of one seed are measured around the same examples."""
     pack = [Config(width=w, seed=s, train_size=60, batch_size=8, label_noise=0.2) for w, s in ((1, 0), (4, 0), (4, 1))]
-    index = member_arrays(pack, digits, [data.training_set(digits, c) for c in pack]).spectrum_index
-    np.testing.assert_array_equal(index[0], index[1])
-    assert not np.array_equal(index[1], index[2])
+    splits, _ = around(pack, digits, [data.training_set(digits, c) for c in pack], 0)
+    for images, *_ in splits:
+        np.testing.assert_array_equal(images[0], images[1])
+        assert not np.array_equal(images[1], images[2])
 
 
 def test_a_state_with_more_than_a_hundred_arrays_comes_back_in_order(digits):

@@ -1,0 +1,223 @@
+"""Other measures of one function, per example: sensitivity, linear regions, a sinusoid of known frequency.
+
+Knows one function and imports jax (and the jax-only helpers of `spectrum`) alone. What belongs to the spectrum itself
+is in `spectrum.py`. Distances are L2 distances in input space; outputs are in the units of `f`, e.g. logits.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from spectral_dd.spectrum import in_chunks, offsets
+
+# Each input independently of the others: a network in evaluation mode.
+Function = Callable[[Float[Array, "batch *shape"]], Float[Array, "batch class"]]
+
+
+def jacobian_norm(f: Function, x: Float[Array, "example *shape"], *, max_batch: int = 256) -> Float[Array, " example"]:
+    """Frobenius norm of the Jacobian of the outputs with respect to the input of each example, exact.
+
+        sqrt(sum_{c,i} (d f_c / d x_i)^2)
+
+    A sensitivity measure of Novak et al., arXiv 1802.08760 (there of the softmax).
+
+    Args:
+      f: maps a batch of inputs to outputs, each input independently of the others.
+      x: examples.
+      max_batch: bounds the memory: `f` runs forwards and backwards on so many inputs at most.
+
+    Returns:
+      the norm, in outputs per unit of L2 distance.
+    """
+
+    def squared_norm(x):
+        outputs, pullback = jax.vjp(f, x)
+
+        # No output depends on another input: one cotangent for the whole batch gives row c of every Jacobian.
+        def squared_row(one_hot):
+            (row,) = pullback(jnp.broadcast_to(one_hot, outputs.shape))
+            return jnp.sum(row**2, axis=tuple(range(1, row.ndim)))
+
+        # One class after another, so that no more than max_batch inputs go backwards at once.
+        return jnp.sum(lax.map(squared_row, jnp.eye(outputs.shape[1], dtype=outputs.dtype)), axis=0)
+
+    return jnp.sqrt(in_chunks(squared_norm, x, max_batch))
+
+
+def jacobian_norm_estimate(
+    f: Function,
+    x: Float[Array, "example *shape"],
+    v: Float[Array, "example direction *shape"],
+    *,
+    max_batch: int = 256,
+) -> Float[Array, " example"]:
+    """Estimate of `jacobian_norm` from random directions: one forward derivative each, whatever the number of classes.
+
+        sqrt(D mean_v |J v|^2),    D = the size of an input
+
+    Its square is unbiased for the squared norm, since E[v v'] = I / D for directions uniform on the unit sphere
+    (Hutchinson's trace estimator of J' J, 1990). The root itself is then too small on average (Jensen).
+
+    Args:
+      f: maps a batch of inputs to outputs, each input independently of the others.
+      x: examples.
+      v: directions of norm 1, e.g. `spectrum.random_directions`.
+      max_batch: bounds the memory: `f` is called on so many inputs at most.
+
+    Returns:
+      the estimate, in outputs per unit of L2 distance.
+    """
+
+    def squared_slope(x, v):
+        _, slopes = jax.jvp(f, (x,), (v,))
+        return jnp.sum(slopes**2, axis=-1)
+
+    return jnp.sqrt(math.prod(x.shape[1:]) * _mean_over_directions(squared_slope, x, v, max_batch))
+
+
+def linear_regions(
+    f: Function,
+    x: Float[Array, "example *shape"],
+    v: Float[Array, "example direction *shape"],
+    *,
+    num_points: int,
+    half_width: float,
+    max_batch: int = 256,
+    tolerance: float = 1e-4,
+) -> Float[Array, " example"]:
+    """Number of linear regions of a piecewise linear `f` that the segment {x + t v: -h <= t < h} crosses.
+
+        s_n = J(x + t_n v) v,    t_n = `spectrum.offsets(N, h)`
+        1 + #{n: |s_{n+1} - s_n| > tolerance max(|s_n|, |s_{n+1}|)},    L2 norms over classes
+
+    The derivative along the segment is exact and constant inside of a region, so the tolerance only has to exceed
+    rounding. Where it is zero on both sides nothing is counted; where it is zero on one side the change is.
+
+    A lower bound: kinks between the same two points count once, so the number is at most N, and a kink that leaves
+    the derivative along v as it was is not seen. (A point that lies exactly on a kink is the exception: it can have a
+    derivative of its own there, and be counted as a region.) Transitions along a trajectory: Novak et al.,
+    arXiv 1802.08760.
+
+    Args:
+      f: maps a batch of inputs to outputs, each input independently of the others.
+      x: examples.
+      v: directions of norm 1.
+      num_points: N.
+      half_width: h.
+      max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
+      tolerance: smallest relative change of the derivative that counts.
+
+    Returns:
+      the mean over directions; NaN where a derivative is not finite.
+    """
+    t = offsets(num_points, half_width)
+
+    def regions(x, v):
+        points = _points(x, v, t)
+        tangents = jnp.broadcast_to(v[:, None], points.shape)
+        slopes = _by_segment(lambda points, v: jax.jvp(f, (points,), (v,))[1], points, tangents)
+        size = jnp.linalg.norm(slopes, axis=-1)
+        change = jnp.linalg.norm(slopes[:, 1:] - slopes[:, :-1], axis=-1)
+        count = 1 + jnp.sum(change > tolerance * jnp.maximum(size[:, 1:], size[:, :-1]), axis=1)
+        # A comparison with NaN is false: a diverged network would pass for a linear one.
+        return jnp.where(jnp.isfinite(size).all(axis=1), count, jnp.nan)
+
+    return _mean_over_directions(regions, x, v, max_batch // num_points)
+
+
+def sinusoid_energy(
+    f: Function,
+    x: Float[Array, "example *shape"],
+    v: Float[Array, "example direction *shape"],
+    *,
+    frequency: float,
+    num_points: int,
+    half_width: float,
+    max_batch: int = 256,
+) -> Float[Array, " example"]:
+    """How much of a sinusoid of a known frequency is in `f` along segments through each example.
+
+        f(x + t_n v) ~ a + b t_n + c cos(2 pi nu t_n) + d sin(2 pi nu t_n)    (least squares over n)
+        mean over classes and directions of c^2 + d^2, the squared amplitude
+
+    The probe of label noise of Rahaman et al., arXiv 1806.08734: add a sinusoid to the target and see when the network
+    has learned it. Unlike a bin of the DFT, nu is free, and a constant or a ramp adds nothing.
+
+    Args:
+      f: maps a batch of inputs to outputs, each input independently of the others.
+      x: examples.
+      v: directions of norm 1.
+      frequency: nu, in cycles per unit of L2 distance: above 0 and below N / (4 h), where the sine vanishes at every
+        point. Far below 1 / (2 h) the segment holds too little of a cycle to tell it from the ramp.
+      num_points: N, at least 4.
+      half_width: h.
+      max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
+
+    Returns:
+      the squared amplitude, in squared units of the output.
+    """
+    t = offsets(num_points, half_width)
+    phase = 2 * jnp.pi * frequency * t
+    # The ramp is scaled to the size of the other columns, which keeps the fit well conditioned at any half-width.
+    design = jnp.stack([jnp.ones_like(t), t / half_width, jnp.cos(phase), jnp.sin(phase)], axis=1).astype(x.dtype)
+    q, r = jnp.linalg.qr(design)
+    fit = jax.scipy.linalg.solve_triangular(r, q.T)[2:]  # outputs along a segment -> (c, d)
+
+    def energy(x, v):
+        outputs = _by_segment(f, _points(x, v, t))
+        # A small sinusoid on large logits: the default precision of accelerators would lose it.
+        coefficients = jnp.einsum("in,snc->sic", fit, outputs, precision="highest")
+        return jnp.mean(jnp.sum(coefficients**2, axis=1), axis=-1)
+
+    return _mean_over_directions(energy, x, v, max_batch // num_points)
+
+
+def optimization_variance(logits: Float[Array, "update example class"]) -> Float[Array, " example"]:
+    """How far one training step of different batches drives the outputs apart.
+
+        OV(x) = mean_b |f_b(x) - mean_b' f_b'(x)|^2 / mean_b |f_b(x)|^2
+
+    The indicator of the test error of Zhang, Wu, Xiong, Dai, arXiv 2106.01714; it needs no labels of test examples.
+
+    Args:
+      logits: f_b(x), outputs after one update with batch b from the same parameters.
+
+    Returns:
+      OV, without unit, from 0 (all updates agree) to 1 (their outputs cancel); NaN where all logits are 0.
+    """
+    variance = jnp.sum(jnp.var(logits, axis=0), axis=-1)
+    return variance / jnp.mean(jnp.sum(logits**2, axis=-1), axis=0)
+
+
+def margin(logits: Float[Array, "example class"], labels: Int[Array, " example"]) -> Float[Array, " example"]:
+    """Logit of the label minus the largest other logit: f_y(x) - max_{c != y} f_c(x); positive where correct."""
+    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    others = jnp.where(is_label, -jnp.inf, logits)
+    return jnp.where(is_label, logits, -jnp.inf).max(axis=-1) - others.max(axis=-1)
+
+
+def _points(
+    x: Float[Array, "segment *shape"], v: Float[Array, "segment *shape"], t: Float[Array, " point"]
+) -> Float[Array, "segment point *shape"]:
+    return x[:, None] + t.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1)) * v[:, None]
+
+
+def _by_segment(f: Callable[..., Array], *points: Float[Array, "segment point *shape"]) -> Array:
+    """Applies the batched `f` to all points of all segments: [segment, point, class]."""
+    outputs = f(*(p.reshape(-1, *p.shape[2:]) for p in points))
+    return outputs.reshape(*points[0].shape[:2], -1)
+
+
+def _mean_over_directions(
+    measure: Callable[[Float[Array, "segment *shape"], Float[Array, "segment *shape"]], Float[Array, " segment"]],
+    x: Float[Array, "example *shape"],
+    v: Float[Array, "example direction *shape"],
+    max_segments: int,
+) -> Float[Array, " example"]:
+    """The batched `measure` of (example, direction), at most `max_segments` (and at least one) at a time."""
+    segments = (jnp.repeat(x, v.shape[1], axis=0), v.reshape(-1, *x.shape[1:]))
+    return in_chunks(lambda xv: measure(*xv), segments, max(1, max_segments)).reshape(v.shape[:2]).mean(axis=1)
