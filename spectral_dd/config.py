@@ -109,7 +109,7 @@ class Config:
     )
 
     # The spectrum.
-    spectrum_examples: int = _static(64, "examples of each split whose spectrum is recorded; 0: no spectra", min=0)
+    spectrum_examples: int = _static(400, "examples of each split whose spectrum is recorded; 0: no spectra", min=0)
     spectrum_points: int = _static(128, "points N on the segment through an example; even", min=4)
     spectrum_half_width: float = _static(0.5, "half width h of the segment, L2 distance in input space", above=0)
     spectrum_direction: str = _static(
@@ -125,13 +125,15 @@ class Config:
         "window of the residual spectrum, after a straight line is removed: none, hann, or sine: four sine tapers",
         choices=("none", "hann", "sine"),
     )
-    spectrum_measures: bool = _static(
-        True,
-        "beside the spectra: input Jacobian, size of the logits, linear regions, loss, margin, optimization variance",
+    spectrum_measures: int = _static(
+        64,
+        "examples of each split whose input Jacobian, size of the logits, linear regions, loss, margin and "
+        "optimization variance are recorded; at most spectrum_examples; 0: none",
+        min=0,
     )
     spectrum_updates: int = _static(8, "one-batch updates whose variance is measured", min=2)
     spectrum_budget: float = _static(
-        1.0,
+        0.3,
         "largest share of the work that spectra and measures may take; recorded epochs are left out to keep to it",
         min=0,
         max=1,

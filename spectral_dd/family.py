@@ -101,7 +101,7 @@ class Family:
         """The state before the first epoch: each member is drawn at its own width, then padded."""
         init, wide = jax.jit(_init_variables, static_argnums=0), self._abstract_variables()
         padded: dict[int, Any] = {}
-        x64 = jax.config.jax_enable_x64  # which may hold for this thread alone
+        x64 = jax.config.read("jax_enable_x64")  # which may hold for this thread alone
 
         def draw_members(width):
             with jax.enable_x64(x64):
@@ -218,7 +218,7 @@ def _spectra(model, config, member, state, images, epoch):
         return jnp.where(missing, jnp.nan, spectrum.directions_towards(x, targets))
 
     def other_measures(number, x, v, updated):
-        z, labels = logits(x), member.around[number].labels
+        z, labels = logits(x), member.around[number].labels[: len(x)]
         return {
             "jacobian_norm": measures.jacobian_norm(logits, x),
             "logit_norm": jnp.linalg.norm(z, axis=-1),
@@ -231,7 +231,8 @@ def _spectra(model, config, member, state, images, epoch):
     inputs = [inputs_of(*split) for split in enumerate((images.train, images.train, images.test))]
     updated: list[Any] = [None] * len(inputs)
     if config.spectrum_measures:
-        every, ends = jnp.concatenate(inputs), np.cumsum([len(x) for x in inputs])
+        measured = [x[: config.spectrum_measures] for x in inputs]
+        every, ends = jnp.concatenate(measured), np.cumsum([len(x) for x in measured])
 
         def updated_logits(i):
             return logits_with(variables_after_one_batch(model, config, member, state, images, i))(every)
@@ -243,7 +244,7 @@ def _spectra(model, config, member, state, images, epoch):
         v = directions(number, x)
         results = spectrum.line_spectra(output, x, v, window=config.spectrum_window, **segment)._asdict()
         if config.spectrum_measures:
-            results |= other_measures(number, x, v, updated[number])
+            results |= other_measures(number, measured[number], v[: config.spectrum_measures], updated[number])
         complete = functools.partial(_with_missing, images=member.around[number].images, num=config.spectrum_examples)
         by_split.append(jax.tree.map(complete, results))
     return jax.tree.map(lambda *splits: jnp.stack(splits), *by_split)
@@ -251,9 +252,9 @@ def _spectra(model, config, member, state, images, epoch):
 
 def _with_missing(values, images, num: int):
     """NaN for the examples that are not there, and as many more as make `num`."""
-    present = jnp.where(images.reshape(-1, *(1,) * (values.ndim - 1)) >= 0, values, jnp.nan)
+    is_there = images[: len(values)].reshape(-1, *(1,) * (values.ndim - 1)) >= 0
     rest = [(0, 0)] * (values.ndim - 1)
-    return jnp.pad(present, [(0, num - len(images)), *rest], constant_values=jnp.nan)
+    return jnp.pad(jnp.where(is_there, values, jnp.nan), [(0, num - len(values)), *rest], constant_values=jnp.nan)
 
 
 def deal(work: Sequence[float], shards: int) -> list[int]:

@@ -8,13 +8,22 @@ The definitions, used by the table and every figure of the report:
   `TOLERANCE`. The *interpolation threshold* in width is the smallest width that does so in the end.
 - *Double descent* over epochs: the smoothed test error falls, rises and falls again, each time by at least
   `THRESHOLD` (`descents`). The second descent starts at the peak between them.
+- That second descent is *strong* if the error after the peak falls below the first minimum, *weak* if it stays
+  at or above it (`second_descent`).
+- The *high-frequency ratio* is the share of the power, summed over bins, in those from `first_high_bin` on, DC in
+  the sum; the power of a bin is the mean over examples (`high_frequency_ratio`).
+- *Online*, a second descent has started once a measure of the training set has risen by the factor 1 + `PROMINENCE`
+  from its lowest value and then fallen by that factor from its highest since (`OnlineStart`); it started at that
+  highest value.
 - Statistics are means over the members that differ in nothing but the seed. Members that diverged are counted
   but not averaged: what they computed before says nothing about how they would have ended.
 """
 
+import collections
 import dataclasses
+import functools
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -29,6 +38,9 @@ TOLERANCE = 0.01
 
 # Three points: above the wiggles between neighbouring recorded epochs, below the double descents of the literature.
 THRESHOLD = 0.03
+
+# A tenth: what `THRESHOLD` is of an error of 30 %. Not fitted to the results of any sweep.
+PROMINENCE = 0.1
 
 
 def varying(ds: xr.Dataset) -> list[str]:
@@ -150,9 +162,189 @@ def is_double_descent(found: xr.Dataset, threshold: float = THRESHOLD) -> xr.Dat
     return smallest.round(9) >= threshold
 
 
+def second_descent(found: xr.Dataset, threshold: float = THRESHOLD) -> xr.DataArray:
+    """Returns (...) of "none", "weak" and "strong": the kind of the second descent that `descents` found.
+
+    none: no double descent (`is_double_descent`); strong: the error after the peak falls below the first minimum;
+    weak: it does not.
+    """
+    below = (found["before_error"] - found["after_error"]).round(9) > 0
+    kind = xr.where(below, "strong", "weak")
+    return kind.where(is_double_descent(found, threshold), "none").rename("second_descent")
+
+
 def last_recorded(curve: xr.DataArray) -> xr.DataArray:
     """Returns (...): the last value of each curve (..., epoch) that is not NaN, or NaN."""
     return curve.isel(epoch=curve.notnull().cumsum("epoch").argmax("epoch")).drop_vars("epoch")
+
+
+def first_high_bin(num_bins: int) -> int:
+    """Returns k0 = max(1, (num_bins - 1) // 4), the first *high* bin of 0 .. num_bins - 1: a quarter of the Nyquist."""
+    return max(1, (num_bins - 1) // 4)
+
+
+def high_frequency_share(power: xr.DataArray, first: int | None = None) -> xr.DataArray:
+    """Returns (...): sum_{k >= first} P_k / sum_k P_k of P (..., frequency), DC in the lower sum; NaN if that is 0.
+
+    Args:
+      power: (..., frequency), bins 0 .. N/2 of a real FFT.
+      first: by default `first_high_bin`.
+
+    Raises:
+      ValueError: there is no bin from `first` on, or none below it.
+    """
+    last = power.sizes["frequency"] - 1
+    first = first_high_bin(last + 1) if first is None else first
+    if not 1 <= first <= last:
+        raise ValueError(f"first={first}: must be a bin from 1 to {last}, the last of this spectrum")
+    whole = power.sum("frequency", skipna=False)
+    high = power.isel(frequency=slice(first, None)).sum("frequency", skipna=False)
+    return high / whole.where(whole > 0)
+
+
+def high_frequency_ratio(energy: xr.DataArray, first: int | None = None) -> xr.DataArray:
+    """`high_frequency_share` of the mean over examples: a ratio of means, in which large outputs count more.
+
+    Args:
+      energy: (..., example, frequency), bins 0 .. N/2 of a real FFT. Examples that are NaN are passed over.
+      first: by default `first_high_bin`.
+
+    Returns:
+      (...), float64; NaN where there are no examples or their power is 0.
+
+    Raises:
+      ValueError: there is no bin from `first` on, or none below it.
+    """
+    return high_frequency_share(energy.mean("example", dtype=np.float64), first).rename("high_frequency_ratio")
+
+
+def bootstrap_error(
+    energy: xr.DataArray, first: int | None = None, num_resamples: int = 200, seed: int = 0
+) -> xr.Dataset:
+    """Standard errors over examples: how far the spectrum of these examples may lie from that of all.
+
+    Bootstrap: examples are drawn with replacement, as many as there are. Curves with equally many examples share the
+    draws, so that their errors can be compared.
+
+    Args:
+      energy: (..., example, frequency), bins 0 .. N/2 of a real FFT. Examples that are NaN are passed over.
+      first: as in `high_frequency_ratio`.
+      seed: of the draws.
+
+    Returns:
+      `ratio_error` (...), the standard error of `high_frequency_ratio`, and `relative_energy_error`
+      (..., frequency), that of the mean energy divided by it. NaN where there are fewer than two examples.
+
+    Raises:
+      ValueError: there is no bin from `first` on, or none below it.
+    """
+
+    @functools.cache
+    def draws(n: int) -> np.ndarray:
+        return np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), num_resamples) / n
+
+    def errors(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        own = rows[~np.isnan(rows).any(axis=1)].astype(np.float64)
+        if len(own) < 2:
+            return np.array(np.nan), np.full(rows.shape[1], np.nan)
+        means = xr.DataArray(draws(len(own)) @ own, dims=("resample", "frequency"))
+        mean = own.mean(axis=0)
+        relative = np.divide(means.std("resample", ddof=1).values, mean, out=np.full(len(mean), np.nan), where=mean > 0)
+        return high_frequency_share(means, first).std("resample", ddof=1, skipna=False).values, relative
+
+    ratio_error, relative = xr.apply_ufunc(
+        errors,
+        energy,
+        input_core_dims=[["example", "frequency"]],
+        output_core_dims=[[], ["frequency"]],
+        output_dtypes=[float, float],
+        vectorize=True,
+    )
+    return xr.Dataset({"ratio_error": ratio_error, "relative_energy_error": relative})
+
+
+class Start(NamedTuple):
+    """The second descent started at `epoch`, which was noticed at epoch `noticed`."""
+
+    epoch: int
+    noticed: int
+
+
+class OnlineStart:
+    """Says during training when the second descent started, from the past of one measure of the training set.
+
+    Causal smoothing: the mean over `window` neighbouring recorded epochs (`smooth`) is known `window // 2` records
+    after its middle, and not used earlier. It is compared on a log scale. A rise by the factor 1 + `prominence` from
+    the lowest value so far opens the search for the highest since; a fall from that by the same factor is the notice.
+    What was said is final.
+
+    Args:
+      prominence: above 0.
+      window: odd and at least 1.
+
+    Raises:
+      ValueError: an argument is not that.
+    """
+
+    def __init__(self, prominence: float = PROMINENCE, window: int = 3) -> None:
+        if prominence <= 0:
+            raise ValueError(f"prominence={prominence}: must be above 0")
+        if window < 1 or window % 2 == 0:
+            raise ValueError(f"window={window}: must be odd and at least 1")
+        self.start: Start | None = None
+        self._step = np.log1p(prominence)
+        self._half = window // 2
+        self._recent: collections.deque[tuple[int, float]] = collections.deque(maxlen=window)
+        self._lowest = np.inf
+        self._highest: tuple[float, int] | None = None  # value and epoch, since the rise
+
+    def update(self, epoch: int, value: float) -> Start | None:
+        """Takes the measure at the next recorded epoch; returns the start, or None as long as it is not noticed.
+
+        Values that are not positive and finite have no logarithm and are passed over.
+
+        Raises:
+          ValueError: `epoch` is not after the last one.
+        """
+        if self._recent and epoch <= self._recent[-1][0]:
+            raise ValueError(f"epoch={epoch}: must be after {self._recent[-1][0]}, the last one")
+        if self.start is None and np.isfinite(value) and value > 0:
+            self._recent.append((int(epoch), float(value)))
+            if len(self._recent) > self._half:
+                middle = self._recent[len(self._recent) - 1 - self._half][0]
+                self._follow(middle, float(np.log(np.mean([v for _, v in self._recent]))), int(epoch))
+        return self.start
+
+    def _follow(self, epoch: int, level: float, now: int) -> None:
+        if self._highest is None:
+            self._lowest = min(self._lowest, level)
+            if self._at_least_a_step(level - self._lowest):
+                self._highest = (level, epoch)
+        elif level > self._highest[0]:
+            self._highest = (level, epoch)
+        elif self._at_least_a_step(self._highest[0] - level):
+            self.start = Start(self._highest[1], now)
+
+    def _at_least_a_step(self, difference: float) -> bool:
+        return bool(round(difference - self._step, 9) >= 0)  # a step of exactly the prominence counts
+
+
+def online_start(
+    values: np.ndarray, epochs: np.ndarray, prominence: float = PROMINENCE, window: int = 3
+) -> Start | None:
+    """What `OnlineStart` has said by the end of a curve.
+
+    Args:
+      values: (epoch,), a measure of the training set; NaN is passed over.
+      epochs: (epoch,), increasing.
+
+    Raises:
+      ValueError: as `OnlineStart`, or `values` and `epochs` differ in length.
+    """
+    online = OnlineStart(prominence, window)
+    for epoch, value in zip(epochs, values, strict=True):
+        online.update(epoch, value)
+    return online.start
 
 
 def statistics(ds: xr.Dataset, tolerance: float = TOLERANCE, threshold: float = THRESHOLD) -> xr.Dataset:

@@ -212,18 +212,18 @@ def spectrum_epochs(configs: Sequence[Config], dataset: data.Dataset) -> list[in
     targets = recorded_epochs(config.epochs, config.records_per_decade)
     if not config.spectrum_examples:
         return []
-    passes = config.spectrum_directions * config.spectrum_points
-    if config.spectrum_measures:
-        # The derivative along the segment; a row of the Jacobian for each class; the updates and their outputs.
-        passes += 2 * passes + 3 * dataset.num_classes + config.spectrum_updates
     largest = [max(sizes) for sizes in zip(*(_split_sizes(c, dataset) for c in configs), strict=True)]
-    spectra = len(configs) * passes * sum(min(size, config.spectrum_examples) for size in largest)
+    segment = config.spectrum_directions * config.spectrum_points
+    spectra = segment * sum(min(size, config.spectrum_examples) for size in largest)
     if config.spectrum_measures:
-        spectra += len(configs) * 3 * config.spectrum_updates * config.batch_size
+        # The derivative along the segment, a row of the Jacobian for each class, the outputs of the updated networks.
+        passes = 2 * segment + 3 * dataset.num_classes + config.spectrum_updates
+        spectra += passes * sum(min(size, config.spectrum_examples, config.spectrum_measures) for size in largest)
+        spectra += 3 * config.spectrum_updates * config.batch_size
     training = sum(3 * c.epochs * c.steps_per_epoch * c.batch_size for c in configs)
     training += len(targets) * sum(c.train_size + len(dataset.test_labels) for c in configs)
     affordable = np.inf if config.spectrum_budget == 1 else config.spectrum_budget / (1 - config.spectrum_budget)
-    affordable *= training / spectra
+    affordable *= training / (len(configs) * spectra)
     if affordable < 1:
         return []
     every = int(np.ceil(len(targets) / affordable)) or 1

@@ -85,8 +85,8 @@ PRESETS: dict[str, dict[str, Sequence[Any]]] = {
         "schedule_steps": (512,),
         "batch_size": (100,),
         "epochs": (400,),
-        "spectrum_examples": (32,),
-        "spectrum_points": (32,),
+        "spectrum_points": (16,),
+        "spectrum_measures": (32,),
     },
     # Greydanus and Kobak (arXiv 2011.14439), the notebook on double descent.
     "mnist1d_mlp": {

@@ -269,7 +269,7 @@ def test_optimization_variance_is_over_single_steps_of_the_plain_network(digits,
 
 def test_directions_towards_another_example_end_in_one_of_the_asked_class(digits):
     for kind in ("same_class", "other_class"):
-        family, _ = trained(digits, spectrum_direction=kind, spectrum_directions=2, spectrum_measures=False)
+        family, _ = trained(digits, spectrum_direction=kind, spectrum_directions=2, spectrum_measures=0)
         own = family._sets[0]
         true_label = dict(zip(own.index, own.true_labels, strict=True))
         splits, _ = around([family.config], digits, [own], 0)

@@ -180,3 +180,164 @@ def test_what_happened_to_a_member_does_not_depend_on_the_epochs_that_others_rec
     beside = curve(0.9, NAN, 0.10, NAN, 0.30, NAN, 0.12, NAN, 0.11, NAN, 0.10)
     for name in ("rise", "fall"):
         assert float(indicator.descents(beside)[name]) == float(indicator.descents(alone)[name])
+
+
+def spectra(*rows):
+    """(example, frequency)."""
+    return xr.DataArray(np.array(rows, float), dims=("example", "frequency"))
+
+
+def random_spectra(*shape, seed=0):
+    values = np.random.default_rng(seed).exponential(size=shape) * np.arange(1, shape[-1] + 1) ** -2.0
+    return xr.DataArray(values, dims=("epoch", "example", "frequency")[-len(shape) :])
+
+
+def test_the_first_high_bin_is_a_quarter_of_the_nyquist_bin_and_never_dc():
+    assert {n: indicator.first_high_bin(n) for n in (65, 17, 5, 4, 2)} == {65: 16, 17: 4, 5: 1, 4: 1, 2: 1}
+
+
+def test_the_high_frequency_ratio_is_a_ratio_of_means_over_the_examples_that_there_are():
+    energy = spectra([6, 2, 1, 1, 0], [2, 0, 0, 0, 8], [NAN] * 5)
+    assert float(indicator.high_frequency_ratio(energy)) == pytest.approx(12 / 20)
+    assert float(indicator.high_frequency_ratio(energy, first=2)) == pytest.approx(10 / 20)
+    assert float(indicator.high_frequency_ratio(1000 * energy)) == pytest.approx(12 / 20)
+    weighted = spectra([6, 2, 1, 1, 0], [20, 0, 0, 0, 80])
+    assert float(indicator.high_frequency_ratio(weighted)) == pytest.approx(84 / 110)
+
+
+def test_the_high_frequency_ratio_of_nothing_is_nan():
+    assert np.isnan(indicator.high_frequency_ratio(spectra([NAN] * 5)))
+    assert np.isnan(indicator.high_frequency_ratio(spectra([0.0] * 5)))
+
+
+@pytest.mark.parametrize("first", [0, 5, -1])
+def test_a_first_bin_that_the_spectrum_does_not_have_is_refused(first):
+    for function in (indicator.high_frequency_ratio, indicator.bootstrap_error):
+        with pytest.raises(ValueError, match=f"first={first}: must be a bin from 1 to 4"):
+            function(spectra([1.0] * 5, [2.0] * 5), first=first)
+
+
+def test_a_spectrum_of_dc_alone_has_no_high_bin():
+    with pytest.raises(ValueError, match="first=1: must be a bin from 1 to 0"):
+        indicator.high_frequency_ratio(spectra([1.0]))
+
+
+def test_the_bootstrap_gives_the_known_standard_error_of_a_mean():
+    energy = random_spectra(64, 5)
+    errors = indicator.bootstrap_error(energy, num_resamples=4000)
+    known = energy.std("example") / np.sqrt(64) / energy.mean("example")
+    np.testing.assert_allclose(errors["relative_energy_error"], known, rtol=0.06)
+
+
+def test_the_bootstrap_gives_the_spread_of_the_ratio_over_other_examples():
+    energy = random_spectra(400, 64, 5)
+    spread = float(indicator.high_frequency_ratio(energy).std())
+    assert float(indicator.bootstrap_error(energy)["ratio_error"].mean()) == pytest.approx(spread, rel=0.1)
+
+
+def test_examples_of_one_shape_leave_the_ratio_certain_but_not_the_energy():
+    sizes = np.arange(1.0, 9.0)
+    errors = indicator.bootstrap_error(spectra(*np.outer(sizes, [4, 3, 2, 1, 1])))
+    assert float(errors["ratio_error"]) < 1e-12
+    assert (errors["relative_energy_error"] > 0.1).all()
+
+
+def test_the_bootstrap_of_many_curves_is_that_of_each_and_passes_over_missing_examples():
+    energy = random_spectra(3, 10, 5)
+    energy[1, 4] = NAN
+    errors = indicator.bootstrap_error(energy)
+    for i, own in enumerate([energy[0], energy[1].drop_isel(example=4), energy[2]]):
+        xr.testing.assert_allclose(errors.isel(epoch=i), indicator.bootstrap_error(own))
+    xr.testing.assert_identical(errors, indicator.bootstrap_error(energy))
+    assert not errors.equals(indicator.bootstrap_error(energy, seed=1))
+
+
+def test_one_example_has_no_standard_error():
+    errors = indicator.bootstrap_error(spectra([1.0] * 5, [NAN] * 5))
+    assert np.isnan(errors["ratio_error"]) and np.isnan(errors["relative_energy_error"]).all()
+
+
+@pytest.mark.parametrize(
+    ("levels", "kind"),
+    [
+        ([0.9, 0.1, 0.4, 0.2], "weak"),
+        ([0.9, 0.1, 0.4, 0.1], "weak"),
+        ([0.9, 0.1, 0.4, 0.05], "strong"),
+        ([0.9, 0.1, 0.12, 0.05], "none"),
+        ([0.9, 0.5, 0.2, 0.1], "none"),
+    ],
+)
+def test_a_second_descent_is_strong_if_it_falls_below_the_first_minimum(levels, kind):
+    found = indicator.descents(curve(*np.repeat(levels, 3)))
+    assert indicator.second_descent(found).item() == kind
+
+
+def test_kinds_of_second_descent_keep_the_dimensions():
+    curves = [curve(*np.repeat(levels, 3)) for levels in ([0.9, 0.1, 0.4, 0.05], FALL_RISE_FALL[::3], [0.5] * 4)]
+    kinds = indicator.second_descent(indicator.descents(xr.concat([*curves, curve(*[NAN] * 12)], "member")))
+    assert kinds.dims == ("member",) and kinds.values.tolist() == ["strong", "weak", "none", "none"]
+
+
+def test_the_online_detector_names_the_top_when_the_fall_has_reached_the_prominence():
+    values = [4, 1, 1.9, 3, 5, 4, 2.5, 9, 1]  # a factor of 2 up from 1, and down from 5
+    said = [indicator.online_start(values[:n], EPOCHS[:n], prominence=1, window=1) for n in range(len(values) + 1)]
+    assert said == [None] * 7 + [indicator.Start(epoch=EPOCHS[4], noticed=EPOCHS[6])] * 3
+
+
+@pytest.mark.parametrize("values", [np.arange(1, 13), np.arange(12, 0, -1), np.ones(12), [1, 1.05] * 6, [NAN] * 12])
+def test_the_online_detector_says_nothing_without_a_rise_and_a_fall(values):
+    assert indicator.online_start(values, EPOCHS) is None
+
+
+def random_curves(num=200, length=12):
+    return np.exp(np.random.default_rng(0).normal(scale=0.2, size=(num, length)).cumsum(axis=1))
+
+
+def test_the_online_detector_never_revises_and_sees_nothing_of_the_future():
+    starts = set()
+    for values in random_curves():
+        online = indicator.OnlineStart()
+        said = [online.update(epoch, value) for epoch, value in zip(EPOCHS, values, strict=True)]
+        starts.add(said[-1])
+        first = next((i for i, start in enumerate(said) if start is not None), len(said))
+        assert said == [None] * first + [said[-1]] * (len(said) - first)
+        if first < len(said):
+            assert said[-1].epoch < said[-1].noticed == EPOCHS[first]
+        for n in (3, 7, 11):
+            assert indicator.online_start(values[:n], EPOCHS[:n]) == said[n - 1]
+    assert None in starts and len(starts) > 10
+
+
+def test_causal_smoothing_is_the_centred_one_known_a_record_later():
+    for values in random_curves():
+        smoothed = indicator.smooth(curve(*values)).values[:-1]
+        raw = indicator.online_start(smoothed, EPOCHS[:-1], window=1)
+        causal = indicator.online_start(values, EPOCHS, window=3)
+        assert (raw is None) == (causal is None)
+        if raw is not None:
+            assert causal == (raw.epoch, EPOCHS[EPOCHS.index(raw.noticed) + 1])
+
+
+def test_the_online_detector_knows_no_scale_and_passes_over_what_has_no_logarithm():
+    for values in random_curves(50):
+        assert indicator.online_start(1e-6 * values, EPOCHS) == indicator.online_start(values, EPOCHS)
+    gaps = [1, NAN, 0, 2, np.inf, -3, 4, 1]
+    assert indicator.online_start(gaps, EPOCHS[:8], window=1) == (EPOCHS[6], EPOCHS[7])
+
+
+def test_a_rise_and_fall_of_exactly_the_prominence_are_noticed():
+    assert indicator.online_start([0.1, 0.11, 0.1], [1, 2, 3], prominence=0.1, window=1) == (2, 3)
+    assert indicator.online_start([0.1, 0.11, 0.1], [1, 2, 3], prominence=0.11, window=1) is None
+
+
+def test_bad_input_of_the_online_detector_is_refused():
+    for prominence in (0, -0.1):
+        with pytest.raises(ValueError, match=f"prominence={prominence}: must be above 0"):
+            indicator.OnlineStart(prominence)
+    for window in (0, 2):
+        with pytest.raises(ValueError, match=f"window={window}: must be odd"):
+            indicator.OnlineStart(window=window)
+    with pytest.raises(ValueError, match="epoch=2: must be after 2"):
+        indicator.online_start([1.0, 2.0], [2, 2])
+    with pytest.raises(ValueError):
+        indicator.online_start([1.0, 2.0], [1])
