@@ -480,6 +480,26 @@ def memorisation(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
     return result
 
 
+def memorisation_in_words(ds: xr.Dataset, first: int | None = None) -> list[str]:
+    """A sentence for each measure of `memorisation`: its mean over members, where it tells best and in the end."""
+    auc = memorisation(ds, first)
+    if "note" in auc.attrs:
+        return [f"Detection of relabelled examples: {auc.attrs['note']}."]
+    sentences = []
+    for name, values in auc.items():
+        curve = values.mean("member").dropna("epoch")
+        if not curve.size:
+            continue
+        epochs, means = curve["epoch"].values, curve.values
+        best = np.abs(means - 0.5).argmax()
+        sentences.append(
+            f"{name}: tells relabelled training examples from the others with an AUC of {means[best]:.2f} at epoch "
+            f"{epochs[best]}, where it is furthest from 0.5 (chance), and {means[-1]:.2f} at epoch {epochs[-1]}, in "
+            f"the mean of {int(values.notnull().any('epoch').sum())} members."
+        )
+    return sentences
+
+
 # The answer.
 
 

@@ -133,7 +133,7 @@ class Config:
     )
     spectrum_updates: int = _static(8, "one-batch updates whose variance is measured", min=2)
     spectrum_budget: float = _static(
-        0.3,
+        1.0,
         "largest share of the work that spectra and measures may take; recorded epochs are left out to keep to it",
         min=0,
         max=1,

@@ -1,4 +1,4 @@
-"""Curves -> when does what happen; statistics over seeds. NumPy and xarray only; nothing here draws.
+"""Curves -> when does what happen; statistics over seeds. Nothing here draws.
 
 The definitions, used by the table and every figure of the report:
 
@@ -29,6 +29,7 @@ import numpy as np
 import xarray as xr
 
 from spectral_dd.config import Config
+from spectral_dd.spectrum import slope_spectrum
 
 # One wrong example in a hundred. Exactly zero would miss networks that memorised everything: at a constant
 # learning rate single examples keep flipping. It lies far below any label noise worth studying, so that a
@@ -38,6 +39,9 @@ TOLERANCE = 0.01
 
 # Three points: above the wiggles between neighbouring recorded epochs, below the double descents of the literature.
 THRESHOLD = 0.03
+
+# Share of the raw high-frequency power beyond which it says nothing but the slope.
+SLOPE_DOMINATED = 0.9
 
 # A tenth: what `THRESHOLD` is of an error of 30 %. Not fitted to the results of any sweep.
 PROMINENCE = 0.1
@@ -218,6 +222,29 @@ def high_frequency_ratio(energy: xr.DataArray, first: int | None = None) -> xr.D
     return high_frequency_share(energy.mean("example", dtype=np.float64), first).rename("high_frequency_ratio")
 
 
+def slope_share(
+    energy: xr.DataArray, slope_energy: xr.DataArray, num_points: int, first: int | None = None
+) -> xr.DataArray:
+    """How much of the high-frequency power a straight line with the measured slope has: its leakage.
+
+    The DFT takes the segment as periodic, so a function linear along it has power in every bin (see
+    `spectrum.slope_spectrum`). Above `SLOPE_DOMINATED`, the raw spectrum shows the slope and nothing else.
+
+    Args:
+      energy: (..., example, frequency), bins 0 .. N/2.
+      slope_energy: (..., example), see `spectrum.LineSpectra`.
+      num_points: N.
+      first: by default `first_high_bin`.
+
+    Returns:
+      (...): above 1 where the line and what else there is cancel.
+    """
+    first = first_high_bin(energy.sizes["frequency"]) if first is None else first
+    of_line = float(slope_spectrum(num_points)[first:].sum()) * slope_energy.mean("example", dtype=np.float64)
+    high = energy.mean("example", dtype=np.float64).isel(frequency=slice(first, None)).sum("frequency", skipna=False)
+    return (of_line / high.where(high > 0)).rename("slope_share")
+
+
 def bootstrap_error(
     energy: xr.DataArray, first: int | None = None, num_resamples: int = 200, seed: int = 0
 ) -> xr.Dataset:
@@ -261,6 +288,18 @@ def bootstrap_error(
         vectorize=True,
     )
     return xr.Dataset({"ratio_error": ratio_error, "relative_energy_error": relative})
+
+
+def energy_error(energy: xr.DataArray) -> xr.DataArray:
+    """Returns (...): relative standard error of the mean over examples of the whole energy, all bins together.
+
+    Args:
+      energy: (..., example, frequency). Examples that are NaN are passed over; fewer than two give NaN.
+    """
+    whole = energy.sum("frequency", skipna=False, dtype=np.float64)
+    error = whole.std("example", ddof=1) / np.sqrt(whole.notnull().sum("example"))
+    mean = whole.mean("example")
+    return (error / mean.where(mean > 0)).rename("energy_error")
 
 
 class Start(NamedTuple):

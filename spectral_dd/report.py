@@ -32,7 +32,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from spectral_dd import indicator
+from spectral_dd import claim, indicator
 from spectral_dd.config import Config
 
 Normalisation = Literal["power", "amplitude"]
@@ -55,6 +55,13 @@ STYLE: dict[Any, Any] = {
 }
 # The last tenth of viridis is too light for lines on white.
 WIDTH_COLOURS = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.9, 256)))
+# The measures of `claim.memorisation`.
+MEMORISATION = {
+    "high_frequency_share": "high-frequency share",
+    "jacobian_norm": "Jacobian norm",
+    "loss": "loss",
+    "negative_margin": "negative margin",
+}
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#555555"
 
 
@@ -100,6 +107,8 @@ def pictures(ds: xr.Dataset, normalisation: Normalisation = "power") -> Iterator
     variables = [name for name in ("energy", "amplitude") if has_spectra(ds, name)]
     # Examples are averaged once, here: all that follows is small.
     means = ds.drop_dims("example", errors="ignore").assign({n: ds[n].mean("example") for n in variables})
+    if variables:
+        means = means.merge(claim.memorisation(ds))
     settings = indicator.groups(means.isel(member=np.flatnonzero(drawable)), indicator.setting_names(ds))
     if not settings:
         return
@@ -114,8 +123,10 @@ def pictures(ds: xr.Dataset, normalisation: Normalisation = "power") -> Iterator
         yield epoch_picture(values, trained, colours)
         if has_spectra(trained, VARIABLE[normalisation]):
             yield spectrum_picture(values, trained, normalisation)
-        if has_spectra(trained, "energy") and trained.sizes["frequency"] >= 8:
+        if "slope_share" in trained and has_spectra(trained, "energy"):
             yield high_frequency_picture(values, trained, colours)
+        if any(name in trained and trained[name].notnull().any() for name in MEMORISATION):
+            yield memorisation_picture(values, trained)
 
 
 # Quantities.
@@ -152,31 +163,6 @@ def log_ratio(values: xr.DataArray, normalisation: Normalisation = "power") -> x
     whole = mean.sum("frequency") if normalisation == "power" else mean.isel(frequency=0)
     ratio = mean / whole.where(whole > 0)
     return xr.apply_ufunc(np.log10, ratio.where(ratio > 0))
-
-
-def high_frequency_share(power: xr.DataArray, first: int) -> xr.DataArray:
-    """Returns (...): sum_{k >= first} P_k / sum_k P_k of P (..., frequency), DC in the lower sum; NaN if that is 0."""
-    whole = power.sum("frequency", skipna=False)
-    return _above(power, first) / whole.where(whole > 0)
-
-
-def high_to_first(power: xr.DataArray, first: int) -> xr.DataArray:
-    """Returns (...): sum_{k >= first} P_k / P_1 of P (..., frequency): free of DC; NaN if P_1 is 0."""
-    lowest = power.isel(frequency=1)
-    return _above(power, first) / lowest.where(lowest > 0)
-
-
-def _above(power: xr.DataArray, first: int) -> xr.DataArray:
-    return power.isel(frequency=slice(first, None)).sum("frequency", skipna=False)
-
-
-def ramp_power(num_frequencies: int) -> xr.DataArray:
-    """The spectrum of f(t) = t, up to a factor, sampled at N = 2 (num_frequencies - 1) points: the DFT's leakage.
-
-    P_k = 1 / sin^2(pi k / N) for k = 1 .. N/2 whatever the slope; P_0 depends on the offset alone and is NaN.
-    """
-    k, n = np.arange(1, num_frequencies), 2 * (num_frequencies - 1)
-    return xr.DataArray(np.concatenate([[np.nan], np.sin(np.pi * k / n) ** -2.0]), dims="frequency")
 
 
 def log_edges(centres: np.ndarray) -> np.ndarray:
@@ -395,50 +381,66 @@ def _draw_errors(ax: Axes, members: xr.Dataset, labelled: bool) -> Axes:
 
 
 def high_frequency_picture(values: dict[str, Any], setting: xr.Dataset, colours: WidthColours) -> Picture:
-    """The share of high frequencies on the training set, how far it is a ramp's leakage, and the test error."""
+    """The share of high frequencies on the training set, how much of it the slope explains, and the test error."""
     frequency = setting["frequency"].values
-    first = len(frequency) // 4
+    first = indicator.first_high_bin(len(frequency))
     train = setting.sel(split="train")
-    ramp = float(high_to_first(ramp_power(len(frequency)), first))
     figure = Figure(figsize=(10.5, 3.6), layout="constrained")
     _head(figure, values, setting)
     panels = figure.subplots(1, 3, sharex=True)
 
-    _draw_by_width(panels[0], train, lambda m: high_frequency_share(mean_spectrum(m["energy"]), first), colours)
+    def share(members):
+        return indicator.high_frequency_share(mean_spectrum(members["energy"]))
+
+    _draw_by_width(panels[0], train, share, colours)
     panels[0].set_ylabel(rf"$\sum_{{k\geq {first}}} P_k\,/\,\sum_k P_k$, training set")
-    _draw_by_width(panels[1], train, lambda m: high_to_first(mean_spectrum(m["energy"]), first) / ramp, colours)
-    panels[1].set_ylabel(rf"$\sum_{{k\geq {first}}} P_k\,/\,P_1$, multiple of a linear ramp's")
-    panels[1].axhline(1, color="black", linestyle="--", linewidth=1)
+    _draw_by_width(panels[1], train, lambda m: m["slope_share"].mean("member"), colours)
+    panels[1].set_ylabel("of that, a straight line's")
+    panels[1].axhline(indicator.SLOPE_DOMINATED, color="black", linestyle="--", linewidth=1)
     _draw_by_width(panels[2], train, lambda m: m["test_error"].mean("member"), colours)
     panels[2].set_ylabel("test error")
-    for ax, formatter in zip(panels, (_number(), _number(), _number(100, "%")), strict=True):
+    for ax, formatter in zip(panels[::2], (_number(), _number(100, "%")), strict=True):
         _log_axis(ax, formatter)
+    _percent_axis(panels[1])
     colours.explain(figure, panels)
 
-    explained = _ramp_explains(train, first, ramp)
+    marked = train["slope_dominated"].where(train["slope_share"].notnull())
     caption = (
         f"High frequencies on the training set{_in(values)}{_seeds([(values, setting)])}. Left: the share of power in "
-        f"bins k >= {first} ({frequency[first]:g} cycles per unit L2 distance and above), DC in the sum. Middle: that "
-        "power over the power in the first bin, as a multiple of what a linear ramp has. The DFT takes the segment as "
-        "periodic, so a function linear along it leaks P_k ~ 1/sin^2(pi k/N) into every bin, whatever its slope: "
-        "on the dashed line (1) the high frequencies show the slope and nothing else, and the share on the left is the "
-        "slope against the mean. At the last epoch with spectra, a ramp with the measured P_1 has of the measured "
-        f"high-frequency power: {explained}; above 100 %, curvature adds to P_1 and hardly to the high frequencies. "
-        "Right: test error."
+        f"bins k >= {first} ({frequency[first]:g} cycles per unit L2 distance and above), DC in the sum. Middle: how "
+        "much of that power a straight line with the measured slope has. The DFT takes the segment as periodic, so a "
+        "function linear along it leaks P_k ~ 1/sin^2(pi k/N) into every bin. Above the dashed line "
+        f"({indicator.SLOPE_DOMINATED:.0%}) a spectrum is slope-dominated: its high frequencies show the slope and "
+        f"nothing else, which holds for {float(marked.mean()):.0%} of the spectra. Above 100 %, the line and what else "
+        "there is cancel. Right: test error."
     )
     return Picture(_name("high_frequency", values), figure, caption)
 
 
-def _ramp_explains(train: xr.Dataset, first: int, ramp: float) -> str:
-    """Says for each chosen width how much of the high-frequency power a ramp has that has the same P_1."""
-    shares = {}
-    for values, members in indicator.groups(train, ["width"]):
-        ratio = high_to_first(mean_spectrum(members["energy"]), first)
-        ratio = ratio.where(ratio > 0)
-        if ratio.notnull().any():
-            shares[values["width"]] = ramp / float(indicator.last_recorded(ratio))
-    chosen = chosen_widths(list(shares), indicator.interpolation_width(indicator.summary(train)))
-    return ", ".join(f"{shares[width]:.0%} (width {width})" for width in chosen)
+def memorisation_picture(values: dict[str, Any], setting: xr.Dataset) -> Picture:
+    """How well relabelled training examples are told from the others, over epochs, a panel a width."""
+    chosen = chosen_widths(setting["width"].values.tolist(), indicator.interpolation_width(indicator.summary(setting)))
+    by_width = [members for v, members in indicator.groups(setting, ["width"]) if v["width"] in chosen]
+    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    _head(figure, values, setting)
+    panels = figure.subplots(1, len(by_width), sharex=True, sharey=True, squeeze=False)[0]
+    lines = {}
+    for ax, members in zip(panels, by_width, strict=True):
+        for name, colour in zip(MEMORISATION, (ORANGE, BLUE, GREEN, GREY), strict=True):
+            if name in members and (curve := members[name].mean("member").dropna("epoch")).size:
+                (lines[MEMORISATION[name]],) = ax.plot(curve["epoch"], curve, color=colour)
+        ax.axhline(0.5, color="black", linestyle=":", linewidth=1)
+        ax.set_title(f"width {members['width'].values[0]}", fontsize=10)
+        ax.set_ylim(0, 1)
+        _epoch_axis(ax, setting["epoch"].values)
+    panels[0].set_ylabel("AUC")
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines))
+    caption = (
+        f"Detection of relabelled training examples{_in(values)}{_seeds([(values, setting)])}: the probability that "
+        "one has a higher value than one with its true label (area under the ROC curve; 0.5, dotted: chance), from "
+        "what is measured around single examples."
+    )
+    return Picture(_name("memorisation", values), figure, caption)
 
 
 def _draw_by_width(ax: Axes, setting: xr.Dataset, curve: Any, colours: WidthColours) -> None:
@@ -566,11 +568,20 @@ def _page(ds: xr.Dataset, title: str, figures: list[str]) -> str:
 <h2>Results</h2>
 {_table_html(indicator.summary_cells(table))}
 <p class="small">{html.escape(_table_caption(table))}</p>
-<h2>Figures</h2>
+{_verdict_html(ds)}<h2>Figures</h2>
 {"".join(figures) or "<p>No member has anything to draw.</p>"}
 </body>
 </html>
 """
+
+
+def _verdict_html(ds: xr.Dataset) -> str:
+    if not has_spectra(ds, "energy"):
+        return ""
+    sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in claim.verdict(ds))
+    return (
+        f'<h2>Does the training set indicate when the second descent starts?</h2>\n<ul class="small">{sentences}</ul>\n'
+    )
 
 
 def notes(ds: xr.Dataset) -> list[str]:

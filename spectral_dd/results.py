@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import checkpoint, padding
+from spectral_dd import checkpoint, indicator, padding
 from spectral_dd.config import Config, InputError
 from spectral_dd.family import SPLITS
 from spectral_dd.models import build_model
@@ -33,8 +33,11 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
       Dimensions `member, epoch, split, example, frequency`. Coordinates along `member`: every field of `Config`,
       `parameters` (trainable ones) and `noise_rate` (share of training labels that are wrong). `frequency` is
       in cycles per unit L2 distance in input space. Variables: the metrics of `train.evaluate` and `finite`
-      as `diverged`, the first recorded epoch where it is false, or -1; `energy` and `amplitude` of
-      `spectrum.line_spectra`. What is not recorded (yet) is NaN.
+      as `diverged`, the first recorded epoch where it is false, or -1; what was measured around single examples:
+      `energy`, `amplitude` and the rest of `spectrum.LineSpectra`, the names of `measures.py`, `relabelled`;
+      `slope_share` of `indicator.slope_share`, and where it is `slope_dominated`; `indicated_start` and
+      `indicated_noticed` (member): what `indicator.OnlineStart` says of the high-frequency ratio of the training split,
+      or -1. What is not recorded (yet) is NaN.
 
     Raises:
       InputError: DIR holds no sweep, nothing is recorded yet, or no spectra of that name.
@@ -68,7 +71,27 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
     coordinates |= {name: ("member", np.array([getattr(c, name) for c in configs])) for name in FIELDS}
     coordinates |= {name: ("member", np.array([fact[name] for fact in sweep.facts])) for name in facts}
     coordinates |= {"member": np.arange(members), "epoch": epochs}
-    return xr.Dataset(variables | spectra, coordinates, {"command": sweep.provenance["command"]})
+    ds = xr.Dataset(variables | spectra, coordinates, {"command": sweep.provenance["command"]})
+    return ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds
+
+
+def _derived(ds: xr.Dataset, packs: list[list[int]], configs: list[Config]) -> dict[str, Any]:
+    """What follows from the energies, pack by pack, since packs may differ in their bins."""
+    shares, starts = [], np.full((len(configs), 2), -1)
+    for pack in packs:
+        config, members = configs[pack[0]], ds.isel(member=pack)
+        own = np.isin(ds["frequency"], frequencies(config.spectrum_points, config.spectrum_half_width))
+        energy = members["energy"].isel(frequency=own)
+        shares.append(indicator.slope_share(energy, members["slope_energy"], config.spectrum_points))
+        for member, ratio in zip(pack, indicator.high_frequency_ratio(energy.sel(split="train")).values, strict=True):
+            starts[member] = indicator.online_start(ratio, ds["epoch"].values) or -1
+    share = xr.concat(shares, "member").sortby("member")
+    return {
+        "slope_share": share,
+        "slope_dominated": share > indicator.SLOPE_DOMINATED,
+        "indicated_start": ("member", starts[:, 0]),
+        "indicated_noticed": ("member", starts[:, 1]),
+    }
 
 
 def _records(packs: list[list[int]], directory: pathlib.Path) -> list[tuple[list[int], int, dict[str, np.ndarray]]]:

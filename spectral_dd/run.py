@@ -23,11 +23,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import xarray as xr
 from tqdm import tqdm
 
-from spectral_dd import checkpoint, data, packing
+from spectral_dd import checkpoint, data, indicator, packing
 from spectral_dd.config import Config, InputError
-from spectral_dd.family import Family
+from spectral_dd.family import SPLITS, Family
 from spectral_dd.models import build_model
 from spectral_dd.sweep import (
     Sweep,
@@ -324,7 +325,11 @@ def train_pack(
             epoch, tree = writer.restore(family.abstract_tree())
             state = family.load_tree(tree)
         recorded = set(checkpoint.recorded_epochs(directory))
+        second_descents = SecondDescents(len(configs))
+        for earlier in sorted(e for e in recorded if e <= epoch):
+            second_descents.update(earlier, checkpoint.load_results(directory, earlier))
         progress.skip_to(epoch)
+        progress.note(str(second_descents))
         piece, saved_at = 1, time.monotonic()
         for target in targets:
             if target < epoch or target in recorded:
@@ -343,7 +348,10 @@ def train_pack(
                 if epoch < target and time.monotonic() - saved_at > save_seconds:
                     writer.roll(epoch, family.save_tree(state))
                     saved_at = time.monotonic()
-            writer.record(epoch, family.save_tree(state), measure(family, state, epoch, epoch in with_spectra))
+            results = measure(family, state, epoch, epoch in with_spectra)
+            second_descents.update(epoch, results)
+            progress.note(str(second_descents))
+            writer.record(epoch, family.save_tree(state), results)
             saved_at = time.monotonic()
             progress.advance(epoch)
 
@@ -393,6 +401,24 @@ def evaluate_spectra(
 def measure(family: Family, state: Any, epoch: int, with_spectra: bool) -> dict[str, np.ndarray]:
     """What a record holds beside the state: metrics `(member,)` and, if asked for, spectra."""
     return family.evaluate(state) | (family.spectra(state, epoch) if with_spectra else {})
+
+
+class SecondDescents:
+    """In how many members the high-frequency ratio of the training split indicates a second descent, so far."""
+
+    def __init__(self, num_members: int):
+        self._online = [indicator.OnlineStart() for _ in range(num_members)]
+
+    def update(self, epoch: int, results: dict[str, np.ndarray]) -> None:
+        """Takes what was recorded at the next epoch, with or without spectra."""
+        if "energy" in results:
+            energy = xr.DataArray(results["energy"][:, SPLITS.index("train")], dims=("member", "example", "frequency"))
+            for online, ratio in zip(self._online, indicator.high_frequency_ratio(energy).values, strict=True):
+                online.update(epoch, ratio)
+
+    def __str__(self) -> str:
+        noticed = sum(online.start is not None for online in self._online)
+        return f", second descent indicated in {noticed}" if noticed else ""
 
 
 @contextlib.contextmanager
@@ -446,8 +472,12 @@ class Progress:
         self._name = f"pack {number + 1}/{num_packs}, {len(configs)} members of width {span}"
         self._work, self._epochs, self._epoch = work, configs[0].epochs, 0
         self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
-        self._rate, self._pieces = "", 0
+        self._rate, self._note, self._pieces = "", "", 0
         self._advanced_at = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """What the line says of the pack beside its progress."""
+        self._note = text
 
     def skip_to(self, epoch: int) -> None:
         """The pack had come to `epoch` before."""
@@ -478,7 +508,7 @@ class Progress:
         self._bar.update(work)
 
     def _line(self) -> str:
-        line = f"{self._name}, epoch {self._epoch}/{self._epochs}{self._rate}"
+        line = f"{self._name}, epoch {self._epoch}/{self._epochs}{self._rate}{self._note}"
         if not self._timed_work:
             return line
         left = round(self._left * self._timed_seconds / self._timed_work)

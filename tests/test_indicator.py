@@ -341,3 +341,21 @@ def test_bad_input_of_the_online_detector_is_refused():
         indicator.online_start([1.0, 2.0], [2, 2])
     with pytest.raises(ValueError):
         indicator.online_start([1.0, 2.0], [1])
+
+
+def test_a_ramp_is_explained_by_its_slope_and_white_noise_hardly():
+    t = np.linspace(-1, 1, 32, endpoint=False)
+    noise = np.random.default_rng(0).normal(size=(500, 32))
+
+    def share(functions):
+        energy = np.abs(np.fft.rfft(functions)) ** 2
+        line = np.polynomial.polynomial.polyfit(t, functions.T, 1)[1][:, None] * t
+        slope_energy = 32 * np.sum((line - line.mean(axis=1, keepdims=True)) ** 2, axis=1)
+        dims = ("example", "frequency")
+        return float(
+            indicator.slope_share(xr.DataArray(energy, dims=dims), xr.DataArray(slope_energy, dims="example"), 32)
+        )
+
+    assert share(3 + np.outer([1.0, -2.0], t)) == pytest.approx(1)
+    # A line takes 1 of 32 degrees of freedom and has a fraction of that in the high bins.
+    assert share(noise) < 0.01

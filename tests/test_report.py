@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from spectral_dd import report
+from spectral_dd.spectrum import slope_spectrum
 
 NAN = np.nan
 EPOCHS = np.array([0, 1, 2, 3, 4, 6, 10, 16])
@@ -23,10 +24,13 @@ def make_sweep(widths=(2, 4), seeds=(0, 1), noises=(0.2,)):
     train = np.array([0.9, 0.8, 0.4, 0.2, 0.1, 0.0, 0.0, 0.0]) + np.where(width[:, None] < 4, 0.1, 0.0)
     noisy = np.where(noise[:, None] > 0, np.linspace(1, 0, epochs), NAN)
     energy = rng.random((members, epochs, 3, 6, NUM_FREQUENCIES)) + 0.5
-    energy *= np.concatenate([[1e3], report.ramp_power(NUM_FREQUENCIES)[1:]])
+    ramp = slope_spectrum(2 * NUM_FREQUENCIES - 2)
+    energy *= np.concatenate([[ramp[1] * 1e3], ramp[1:]])
     energy[:, :, 1, 4:] = NAN  # fewer relabelled examples than asked for
     energy[noise == 0, :, 1] = NAN
     spectrum = ("member", "epoch", "split", "example", "frequency")
+    share = rng.uniform(0.6, 1.1, (members, epochs, 3))
+    relabelled = np.tile(np.array([[0, 1, 0, 0, 1, 0], [1] * 6, [0] * 6], float), (members, epochs, 1, 1))
     curve = ("member", "epoch")
     return xr.Dataset(
         {
@@ -35,6 +39,9 @@ def make_sweep(widths=(2, 4), seeds=(0, 1), noises=(0.2,)):
             "noisy_error": (curve, noisy),
             "energy": (spectrum, energy),
             "amplitude": (spectrum, np.sqrt(energy)),
+            "slope_share": (spectrum[:3], share),
+            "slope_dominated": (spectrum[:3], share > 0.9),
+            "relabelled": (spectrum[:4], relabelled),
             "diverged": ("member", np.full(members, -1)),
         },
         coords={
@@ -101,20 +108,6 @@ def test_log_ratio_is_nan_without_a_spectrum_and_where_the_power_is_zero():
     np.testing.assert_allclose(report.log_ratio(power), expected)
 
 
-def test_high_frequency_quantities():
-    power = xr.DataArray([6.0, 2.0, 1.0, 1.0], dims="frequency")
-    assert float(report.high_frequency_share(power, 2)) == pytest.approx(0.2)
-    assert float(report.high_to_first(power, 2)) == pytest.approx(1.0)
-
-
-def test_ramp_power_is_the_dft_of_a_ramp():
-    n = 128
-    power = np.abs(np.fft.rfft(0.7 * np.arange(n) + 3)) ** 2
-    ramp = report.ramp_power(n // 2 + 1).values
-    np.testing.assert_allclose(ramp[1:] / ramp[1], power[1:] / power[1], rtol=1e-9)
-    assert ramp[16] / ramp[1] == pytest.approx(0.004113, abs=5e-7)
-
-
 def test_log_edges_are_geometric_means_with_symmetric_outer_cells():
     np.testing.assert_allclose(report.log_edges(np.array([1.0, 4.0, 64.0])), [0.5, 2, 16, 256])
     np.testing.assert_allclose(report.log_edges(np.array([10])), [10 / 2**0.5, 10 * 2**0.5])
@@ -145,7 +138,8 @@ def test_spread_keeps_ticks_apart_and_prefers_doublings():
 
 def test_report_of_a_whole_sweep(tmp_path):
     page, files = draw(make_sweep().assign_attrs(command="train --width=2,4 --name=<x>"), tmp_path)
-    assert files == ["error_against_width.png", "error_over_epochs.png", "high_frequency.png", "spectrum.png"]
+    figures = ("error_against_width", "error_over_epochs", "high_frequency", "memorisation", "spectrum")
+    assert files == [f"{name}.png" for name in figures]
     captions = re.findall("<figcaption>(.*)</figcaption>", page)
     assert ["mean over 2 seeds" in caption for caption in captions] == [True] * len(files)
     assert "width</th><td>2, 4</td>" in page
@@ -153,13 +147,14 @@ def test_report_of_a_whole_sweep(tmp_path):
     assert "<code>train --width=2,4 --name=&lt;x&gt;</code>" in page
     assert "20.0% of the training labels wrong" in page
     assert 'class="note"' not in page
+    assert "Of 4 members, 4 have a strong second descent of the test error, 0 a weak one" in page
     assert "at most that, is width 4." in page
 
 
 def test_report_draws_each_setting_by_itself(tmp_path):
     page, files = draw(make_sweep(widths=(4,), seeds=(0,), noises=(0.0, 0.2)), tmp_path, normalisation="amplitude")
     assert "spectrum-label-noise-0.png" in files and "spectrum-label-noise-0.2.png" in files
-    assert len(files) == 7
+    assert len(files) == 8
     assert "label noise 0: width 4; label noise 0.2: width 4" in page
     assert "log10(A_k / A_0)" in page and "a single seed" in page
 
@@ -177,7 +172,7 @@ def test_settings_with_different_segments_keep_their_own_frequencies():
 @pytest.mark.parametrize("options", [{"widths": (8,)}, {"seeds": (3,), "noises": (0.0,)}], ids=str)
 def test_report_of_one_width_or_of_one_seed_without_noise(tmp_path, options):
     _, files = draw(make_sweep(**options), tmp_path)
-    assert len(files) == 4
+    assert len(files) == (4 if options.get("noises") == (0.0,) else 5)
 
 
 def test_report_without_spectra(tmp_path):
@@ -193,7 +188,7 @@ def test_report_of_unfinished_and_diverged_members(tmp_path):
     not_started, stopped = ds.member == 1, (ds.member == 0) & (ds.epoch > 3)
     ds = ds.where(~(not_started | stopped)).assign(diverged=("member", [-1, -1, 6, -1, 1, 1]))
     page, files = draw(ds, tmp_path)
-    assert len(files) == 4
+    assert len(files) == 5
     assert "member 2 (width 4, seed 0) at epoch 6; member 4 (width 8, seed 0) at epoch 1; member 5" in page
     assert "2 of 6 members are unfinished" in page
 
@@ -201,7 +196,7 @@ def test_report_of_unfinished_and_diverged_members(tmp_path):
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_report_of_a_sweep_that_has_just_begun(tmp_path, epochs):
     _, files = draw(make_sweep(widths=(4,)).isel(epoch=slice(epochs)), tmp_path)
-    assert len(files) == (1 if epochs == 1 else 4)
+    assert len(files) == (1 if epochs == 1 else 5)
 
 
 def test_report_with_nothing_to_draw(tmp_path):

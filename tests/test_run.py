@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import pathlib
@@ -28,11 +29,12 @@ AXES = {
     "records_per_decade": [3],
     "spectrum_examples": [5],
     "spectrum_points": [8],
+    "spectrum_measures": [5],
 }
 
 
 # The same with a network that compiles fast.
-SMALL = AXES | {"model": ["mlp"]}
+SMALL = AXES | {"model": ["mlp"], "spectrum_measures": [0], "spectrum_budget": [1]}
 
 
 def flags_of(axes):
@@ -41,6 +43,9 @@ def flags_of(axes):
 
 class Silent:
     def skip_to(self, epoch):
+        pass
+
+    def note(self, text):
         pass
 
     def advance(self, epoch):
@@ -105,6 +110,43 @@ def test_results_are_labelled(finished):
     assert (ds.diverged == -1).all()
     assert not ds.isnull().any().to_array().any()
     assert ((ds.train_error >= 0) & (ds.train_error <= 1)).all()
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.02, 0.04, 0.3, 1.0])
+def test_a_budget_keeps_the_last_spectra_and_as_many_as_it_can(digits, budget):
+    """Counted here by hand: segments of 8 points, around 5 examples of 3 splits, beside 3 passes a training example."""
+    config = Config(
+        train_size=96, batch_size=32, epochs=40, label_noise=0.2, spectrum_examples=5, spectrum_points=8,
+        spectrum_measures=0, spectrum_budget=budget,
+    )  # fmt: skip
+    recorded, kept = run.recorded_epochs(40, 10), run.spectrum_epochs([config], digits)
+    training, spectra = 3 * 40 * 96 + len(recorded) * (96 + len(digits.test_labels)), 3 * 5 * 8
+    if kept:
+        assert kept[-1] == 40 and set(kept) <= set(recorded)
+        assert budget == 1 or len(kept) * spectra <= budget * (training + len(kept) * spectra)
+        steps = {recorded.index(b) - recorded.index(a) for a, b in itertools.pairwise(kept)}
+        assert len(steps) <= 1
+    assert (len(kept) == len(recorded)) if budget >= 0.3 else (len(kept) < len(recorded))
+
+
+def test_a_budget_thins_the_spectra_but_never_the_metrics(tmp_path, capsys):
+    sweep = expand(SMALL | {"width": [2], "seed": [0], "spectrum_points": [128], "spectrum_budget": [0.4]})
+    run.run_sweep(tmp_path / "run", sweep)
+    assert "--spectrum_budget=0.4: spectra at 3 of 5 recorded epochs" in capsys.readouterr().err
+    ds = spectral_dd.load_results(tmp_path / "run")
+    assert ds.test_error.notnull().all()
+    assert list(ds.epoch[ds.energy.notnull().any(("member", "split", "example", "frequency"))]) == [0, 2, 12]
+
+
+def test_the_detector_says_during_training_what_it_says_of_the_checkpoints():
+    """Of a ratio that rises and falls by far: 1, 1, 4, 4, 1, 1 thousandths."""
+    online = run.SecondDescents(2)
+    for epoch, ratio in enumerate([1e-3, 1e-3, 4e-3, 4e-3, 1e-3, 1e-3]):
+        energy = np.zeros((2, 3, 4, 5))
+        energy[..., 0], energy[:1, ..., 4] = 1, ratio
+        online.update(epoch, {"energy": energy})
+        online.update(epoch, {})
+    assert str(online) == ", second descent indicated in 1"
 
 
 def test_the_same_command_gives_the_same_bits(finished, tmp_path):
