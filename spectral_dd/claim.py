@@ -520,7 +520,7 @@ def verdict(
       seed: of `cluster_bootstrap`.
 
     Returns:
-      What the members did, the results of each measure, the high-frequency ratio against the best baseline, and what
+      What the members did, the high-frequency ratio against the best baseline, the results of each measure, and what
       could not be tested, and why.
 
     Raises:
@@ -531,6 +531,8 @@ def verdict(
     leads = lead(ds, measures, prominence, threshold)
     alarms = online_alarms(ds, measures, prominence, threshold)
     sentences = [_members(kind)]
+    if leads["test_epoch"].notnull().any():
+        sentences.append(_comparison(leads, measures, prominence, seed))
     missing = [f"{name} (needs {', '.join(needs)})" for name, needs in NEEDS.items() if name not in measures]
     if missing:
         sentences.append(f"Not recorded and not tested: {', '.join(missing)}.")
@@ -546,10 +548,7 @@ def verdict(
         sentences += [f"{name}: {text}" for text in _timing(name, one, seed)]
         sentences += [f"{name}: {text}" for text in _against_chance(one, measures[name], prominence)]
         sentences.append(f"{name}: {_correlation(correlations.sel(measure=name, drop=True))}")
-    sentences += _online(ds, kind, alarms)
-    if tested:
-        sentences.append(_comparison(leads, measures, prominence, seed))
-    return sentences
+    return sentences + _online(ds, kind, alarms)
 
 
 def _members(kind: xr.DataArray) -> str:

@@ -302,11 +302,11 @@ def spectrum_picture(values: dict[str, Any], setting: xr.Dataset, normalisation:
     """The figure of arXiv 2004.13954: heat maps over epochs and frequency, a row a width and a column a split."""
     variable = VARIABLE[normalisation]
     threshold = indicator.interpolation_width(indicator.summary(setting))
-    setting = setting.isel(epoch=np.flatnonzero(_any_but(setting[variable], "epoch")))
+    measured = np.flatnonzero(_any_but(setting[variable], "epoch"))
     with_spectra = setting.isel(member=np.flatnonzero(_any_but(setting[variable], "member")))
     chosen = chosen_widths(with_spectra["width"].values.tolist(), threshold)
     by_width = [members for v, members in indicator.groups(with_spectra, ["width"]) if v["width"] in chosen]
-    ratios = [log_ratio(members[variable], normalisation) for members in by_width]
+    ratios = [log_ratio(members[variable].isel(epoch=measured), normalisation) for members in by_width]
     splits = [s for s in setting["split"].values.tolist() if any(r.sel(split=s).notnull().any() for r in ratios)]
     finite = np.concatenate([r.values[np.isfinite(r.values)] for r in ratios])
     norm = Normalize(*np.percentile(finite, [1, 100]))
