@@ -69,9 +69,7 @@ def compare(setting: Setting) -> dict[str, float]:
 
 
 def main(argv: Sequence[str]) -> None:
-    print(
-        f"{platform.processor() or platform.machine()}, {MEMBERS.value} networks, examples a second over all networks\n"
-    )
+    print(f"{platform.machine()}, {MEMBERS.value} networks, examples a second over all networks\n")
     print("| size | width | " + " | ".join(CONTESTANTS) + " | against the best other |")
     print("|---" * (len(CONTESTANTS) + 3) + "|")
     ratios = []
