@@ -1,9 +1,8 @@
 """Evaluates other spectrum settings on the checkpoints of a finished or running sweep, without touching it.
 
-Example: twice the frequency range around more examples, for the demo; seconds to minutes on two cores.
+Example: four times the frequency range, for the demo; some minutes on two cores.
 
-    python experiments/evaluate_spectrum.py --workdir=runs/demo --name=fine --spectrum_points=64 \
-        --spectrum_examples=90
+    python experiments/evaluate_spectrum.py --workdir=runs/demo --name=fine --spectrum_points=64
 
 `spectral_dd.load_results("runs/demo", "fine")` reads them, and report.py draws them with --spectrum=fine. The
 same command again adds the epochs that were recorded meanwhile. Several half widths, --spectrum_half_width=0.25,0.5,1,

@@ -35,6 +35,9 @@ from spectral_dd.train import (
 
 SPLITS = ("train", "noisy", "test")
 
+# Inputs of all members of a device that go through the networks at once for spectra; bounds the memory.
+SPECTRUM_BATCH = 256
+
 # Every draw comes from the member's seed, folded with its purpose; see train.py for the others.
 _SPECTRUM_KEY = 1
 _INITIAL_KEY = 2
@@ -70,13 +73,16 @@ class Family:
         images = (dataset.train_images, dataset.test_images, dataset.test_labels)
         self._sets = [data.training_set(dataset, c) for c in self.configs]
         self._images = Images(*jax.device_put(images, self._replicated))
-        self._members = self.place(member_arrays(self.configs, dataset, self._sets))
+        examples, self._relabelled = around(self.configs, dataset, self._sets, epoch=0)
+        self._members = self.place(member_arrays(self.configs, self._sets, examples))
         model, config = self.model, self.config
         self._train = self._over_members(functools.partial(train_epochs, model, config), scalars=2, donate=True)
         self._evaluate = self._over_members(functools.partial(evaluate, model, config))
         # Spectra are of parameters and logits in their own type, whatever the layers compute in.
         exact = model.clone(dtype=model.param_dtype)
-        self._spectra = self._over_members(functools.partial(_spectra, exact, config), scalars=1)
+        at_once = 1 if self.sequential else len(self.slots) // len(devices)
+        spectra = functools.partial(_spectra, exact, config, max(1, SPECTRUM_BATCH // at_once))
+        self._spectra = self._over_members(spectra, scalars=1)
 
     def _over_members(self, f, scalars: int = 0, donate: bool = False):
         """Maps `f(member, state, images, *scalars)` over the members, sharded over the devices."""
@@ -133,9 +139,11 @@ class Family:
         Examples that a split does not have (fewer relabelled ones than asked for) are NaN. What is drawn depends on
         the epoch only with `spectrum_resample`.
         """
-        examples, relabelled = around(self.configs, self.dataset, self._sets, epoch)
-        members = self._members._replace(around=self.place(examples))
-        return self.fetch(self._spectra(members, state, self._images, jnp.int32(epoch))) | {"relabelled": relabelled}
+        if self.config.spectrum_resample:
+            examples, self._relabelled = around(self.configs, self.dataset, self._sets, epoch)
+            self._members = self._members._replace(around=self.place(examples))
+        spectra = self.fetch(self._spectra(self._members, state, self._images, jnp.int32(epoch)))
+        return spectra | {"relabelled": self._relabelled}
 
     def place(self, tree: Any) -> Any:
         """Puts a tree of the host, leaves `(member, ...)`, onto the devices."""
@@ -186,8 +194,8 @@ def _init_variables(model: nn.Module, seed, image):
     return jax.tree.map(lambda leaf: leaf.astype(image.dtype), variables)
 
 
-def _spectra(model, config, member, state, images, epoch):
-    """The spectra and other measures of one member around its examples of each split."""
+def _spectra(model, config, max_batch, member, state, images, epoch):
+    """The spectra and other measures of one member around its examples of each split, `max_batch` inputs at a time."""
     seed = jax.random.fold_in(jax.random.key(member.seed), _SPECTRUM_KEY)
     if config.spectrum_resample:
         seed = jax.random.fold_in(seed, epoch)
@@ -211,18 +219,18 @@ def _spectra(model, config, member, state, images, epoch):
             case "random":
                 return spectrum.random_directions(jax.random.fold_in(seed, number), config.spectrum_directions, x)
             case "adversarial":
-                return spectrum.adversarial_directions(logits, x)
+                return spectrum.in_chunks(lambda x: spectrum.adversarial_directions(logits, x), x, max_batch)
         partners = member.around[number].partners
         targets = data.to_unit(images.train[jnp.maximum(partners, 0)], dtype)
         missing = (partners < 0).reshape(*partners.shape, *(1,) * (x.ndim - 1))
         return jnp.where(missing, jnp.nan, spectrum.directions_towards(x, targets))
 
     def other_measures(number, x, v, updated):
-        z, labels = logits(x), member.around[number].labels[: len(x)]
+        z, labels = spectrum.in_chunks(logits, x, max_batch), member.around[number].labels[: len(x)]
         return {
-            "jacobian_norm": measures.jacobian_norm(logits, x),
+            "jacobian_norm": measures.jacobian_norm(logits, x, max_batch=max_batch),
             "logit_norm": jnp.linalg.norm(z, axis=-1),
-            "linear_regions": measures.linear_regions(logits, x, v, **segment),
+            "linear_regions": measures.linear_regions(logits, x, v, **segment, max_batch=max_batch),
             "loss": optax.softmax_cross_entropy_with_integer_labels(z, labels),
             "margin": measures.margin(z, labels),
             "optimization_variance": measures.optimization_variance(updated),
@@ -235,14 +243,17 @@ def _spectra(model, config, member, state, images, epoch):
         every, ends = jnp.concatenate(measured), np.cumsum([len(x) for x in measured])
 
         def updated_logits(i):
-            return logits_with(variables_after_one_batch(model, config, member, state, images, i))(every)
+            variables = variables_after_one_batch(model, config, member, state, images, i)
+            return spectrum.in_chunks(logits_with(variables), every, max_batch)
 
         updated = jnp.split(lax.map(updated_logits, jnp.arange(config.spectrum_updates)), ends[:-1], axis=1)
 
     by_split = []
     for number, x in enumerate(inputs):
         v = directions(number, x)
-        results = spectrum.line_spectra(output, x, v, window=config.spectrum_window, **segment)._asdict()
+        results = spectrum.line_spectra(
+            output, x, v, window=config.spectrum_window, **segment, max_batch=max_batch
+        )._asdict()
         if config.spectrum_measures:
             results |= other_measures(number, measured[number], v[: config.spectrum_measures], updated[number])
         complete = functools.partial(_with_missing, images=member.around[number].images, num=config.spectrum_examples)
@@ -272,7 +283,7 @@ def deal(work: Sequence[float], shards: int) -> list[int]:
     return slots
 
 
-def member_arrays(configs: Sequence[Config], dataset: data.Dataset, sets: Sequence[data.TrainingSet]) -> Member:
+def member_arrays(configs: Sequence[Config], sets: Sequence[data.TrainingSet], examples: tuple[Around, ...]) -> Member:
     """`Member` with a leading member axis, on the host."""
     dtype = configs[0].param_dtype
     capacity = max(len(s.index) for s in sets)
@@ -293,7 +304,7 @@ def member_arrays(configs: Sequence[Config], dataset: data.Dataset, sets: Sequen
         example=padded("index"),
         labels=padded("labels"),
         true_labels=padded("true_labels"),
-        around=around(configs, dataset, sets, epoch=0)[0],
+        around=examples,
     )
     return Member(**arrays)
 

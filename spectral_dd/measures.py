@@ -183,6 +183,8 @@ def optimization_variance(logits: Float[Array, "update example class"]) -> Float
 
     The indicator of the test error of Zhang, Wu, Xiong, Dai, arXiv 2106.01714; it needs no labels of test examples.
 
+    A step is as large as the optimiser's, so OV falls with a rate that falls.
+
     Args:
       logits: f_b(x), outputs after one update with batch b from the same parameters.
 

@@ -79,7 +79,7 @@ def _derived(ds: xr.Dataset, packs: list[list[int]], configs: list[Config]) -> d
     """What follows from the energies, pack by pack, since packs may differ in their bins."""
     shares, starts = [], np.full((len(configs), 2), -1)
     for pack in packs:
-        config, members = configs[pack[0]], ds.isel(member=pack)
+        config, members = configs[pack[0]], ds[["energy", "slope_energy"]].isel(member=pack)
         own = np.isin(ds["frequency"], frequencies(config.spectrum_points, config.spectrum_half_width))
         energy = members["energy"].isel(frequency=own)
         shares.append(indicator.slope_share(energy, members["slope_energy"], config.spectrum_points))
@@ -153,7 +153,7 @@ def load_member(workdir: str | os.PathLike, member: int, epoch: int | None = Non
 
     Returns:
       model, variables: `model.apply(variables, images, train=False)` gives the logits of images
-      `(example, height, width, channel)` in [0, 1].
+      `(example, height, width, channel)`, in [0, 1] where the data set's are uint8.
 
     Raises:
       InputError: DIR holds no sweep, or the member or epoch does not exist.

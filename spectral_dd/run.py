@@ -7,6 +7,7 @@ signal so that the same command goes on where it stopped.
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -27,7 +28,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from spectral_dd import checkpoint, data, indicator, packing
-from spectral_dd.config import Config, InputError
+from spectral_dd.config import CheckpointError, Config, InputError
 from spectral_dd.family import SPLITS, Family
 from spectral_dd.models import build_model
 from spectral_dd.sweep import (
@@ -227,7 +228,7 @@ def spectrum_epochs(configs: Sequence[Config], dataset: data.Dataset) -> list[in
     affordable *= training / (len(configs) * spectra)
     if affordable < 1:
         return []
-    every = int(np.ceil(len(targets) / affordable)) or 1
+    every = next(n for n in itertools.count(1) if -(-len(targets) // n) <= affordable)
     return targets[::-1][::every][::-1]
 
 
@@ -327,7 +328,8 @@ def train_pack(
         recorded = set(checkpoint.recorded_epochs(directory))
         second_descents = SecondDescents(len(configs))
         for earlier in sorted(e for e in recorded if e <= epoch):
-            second_descents.update(earlier, checkpoint.load_results(directory, earlier))
+            with contextlib.suppress(CheckpointError):  # a damaged old record is no reason to stop training
+                second_descents.update(earlier, checkpoint.load_results(directory, earlier))
         progress.skip_to(epoch)
         progress.note(str(second_descents))
         piece, saved_at = 1, time.monotonic()

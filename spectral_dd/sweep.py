@@ -101,6 +101,7 @@ PRESETS: dict[str, dict[str, Sequence[Any]]] = {
         "momentum": (0.9,),
         "batch_size": (100,),
         "epochs": (500,),
+        "spectrum_budget": (0.3,),
     },
     "nakkiran_resnet18": _NAKKIRAN_RESNET18,
     "nakkiran_cnn5": _NAKKIRAN_CNN5,

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -70,6 +71,9 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "example channel"], train: bool) -> Float[Array, "example channel"]:
-        # Flat, because XLA takes ten times as long to compile a draw of several dimensions.
-        kept = nn.Dropout(self.rate, deterministic=not train)(x.T.reshape(-1))
-        return kept.reshape(x.shape[::-1]).T
+        if not train:
+            return x
+        # Flat, because XLA takes ten times as long to compile a draw of several dimensions. In float32, because the
+        # bits of a draw depend on its type, and the default one on whether another pack is in float64.
+        keep = jax.random.uniform(self.make_rng("dropout"), (x.size,), jnp.float32) >= self.rate
+        return jnp.where(keep.reshape(x.shape[::-1]).T, x / (1 - self.rate), 0)
