@@ -14,7 +14,7 @@ The definitions, used by the table and every figure of the report:
   the sum; the power of a bin is the mean over examples (`high_frequency_ratio`).
 - *Online*, a second descent has started once a measure of the training set has risen by the factor 1 + `PROMINENCE`
   from its lowest value and then fallen by that factor from its highest since (`OnlineStart`); it started at that
-  highest value.
+  highest value. Epoch 0, the network as initialised, does not count.
 - Statistics are means over the members that differ in nothing but the seed. Members that diverged are counted
   but not averaged: what they computed before says nothing about how they would have ended.
 """
@@ -315,7 +315,7 @@ class OnlineStart:
     Causal smoothing: the mean over `window` neighbouring recorded epochs (`smooth`) is known `window // 2` records
     after its middle, and not used earlier. It is compared on a log scale. A rise by the factor 1 + `prominence` from
     the lowest value so far opens the search for the highest since; a fall from that by the same factor is the notice.
-    What was said is final.
+    What was said is final. Epoch 0 is ignored: a rise from the network as initialised is no end of a first descent.
 
     Args:
       prominence: above 0.
@@ -340,14 +340,14 @@ class OnlineStart:
     def update(self, epoch: int, value: float) -> Start | None:
         """Takes the measure at the next recorded epoch; returns the start, or None as long as it is not noticed.
 
-        Values that are not positive and finite have no logarithm and are passed over.
+        Values that are not positive and finite have no logarithm and are passed over, like epoch 0.
 
         Raises:
-          ValueError: `epoch` is not after the last one.
+          ValueError: `epoch` is not after the last one that was not passed over.
         """
         if self._recent and epoch <= self._recent[-1][0]:
             raise ValueError(f"epoch={epoch}: must be after {self._recent[-1][0]}, the last one")
-        if self.start is None and np.isfinite(value) and value > 0:
+        if self.start is None and epoch > 0 and np.isfinite(value) and value > 0:
             self._recent.append((int(epoch), float(value)))
             if len(self._recent) > self._half:
                 middle = self._recent[len(self._recent) - 1 - self._half][0]
@@ -374,7 +374,7 @@ def online_start(
     """What `OnlineStart` has said by the end of a curve.
 
     Args:
-      values: (epoch,), a measure of the training set; NaN is passed over.
+      values: (epoch,), a measure of the training set; NaN and the value at epoch 0 are passed over.
       epochs: (epoch,), increasing.
 
     Raises:

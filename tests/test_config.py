@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from spectral_dd.config import Config, InputError
+from spectral_dd.config import MODEL_NAMES, Config, InputError
 from spectral_dd.models import MODELS
 from spectral_dd.sweep import FIELDS
 
@@ -19,7 +19,7 @@ from spectral_dd.sweep import FIELDS
         ({"learning_rate": "inf"}, "--learning_rate=inf: must be a number of at least 0"),
         ({"spectrum_half_width": 0}, "--spectrum_half_width=0: must be a number above 0"),
         ({"spectrum_points": 31}, "--spectrum_points=31: must be even"),
-        ({"model": "cn5"}, "--model=cn5: must be one of mlp, cnn5. Did you mean 'cnn5'?"),
+        ({"model": "cn5"}, f"--model=cn5: must be one of {', '.join(MODEL_NAMES)}. Did you mean 'cnn5'?"),
         ({"flip": "perhaps"}, "--flip=perhaps: must be true or false"),
         ({"train_size": 50, "batch_size": 64}, "--batch_size=64: larger than the training set (--train_size=50)"),
     ],

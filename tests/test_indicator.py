@@ -10,6 +10,7 @@ from spectral_dd import indicator
 
 NAN = np.nan
 EPOCHS = [0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20]
+TRAINED = [epoch + 1 for epoch in EPOCHS]
 # Every level lasts three epochs, so that smoothing over three keeps it at the middle one.
 FALL_RISE_FALL = np.repeat([0.9, 0.1, 0.4, 0.2], 3)
 
@@ -280,13 +281,23 @@ def test_kinds_of_second_descent_keep_the_dimensions():
 
 def test_the_online_detector_names_the_top_when_the_fall_has_reached_the_prominence():
     values = [4, 1, 1.9, 3, 5, 4, 2.5, 9, 1]  # a factor of 2 up from 1, and down from 5
-    said = [indicator.online_start(values[:n], EPOCHS[:n], prominence=1, window=1) for n in range(len(values) + 1)]
-    assert said == [None] * 7 + [indicator.Start(epoch=EPOCHS[4], noticed=EPOCHS[6])] * 3
+    said = [indicator.online_start(values[:n], TRAINED[:n], prominence=1, window=1) for n in range(len(values) + 1)]
+    assert said == [None] * 7 + [indicator.Start(epoch=TRAINED[4], noticed=TRAINED[6])] * 3
+
+
+def test_the_online_detector_ignores_the_initialisation():
+    values = [1.0, 2, 4, 3, 2, 1, 0.5]  # rises from epoch 0 on, where nothing has been learned
+    assert indicator.online_start(values, range(1, 8)) is not None
+    assert indicator.online_start(values[:1] + values[2:], range(6)) is None
+    for first in (1e-9, 1e9, NAN):
+        for values in random_curves(50):
+            alone = indicator.online_start(values, TRAINED)
+            assert indicator.online_start([first, *values], [0, *TRAINED]) == alone
 
 
 @pytest.mark.parametrize("values", [np.arange(1, 13), np.arange(12, 0, -1), np.ones(12), [1, 1.05] * 6, [NAN] * 12])
 def test_the_online_detector_says_nothing_without_a_rise_and_a_fall(values):
-    assert indicator.online_start(values, EPOCHS) is None
+    assert indicator.online_start(values, TRAINED) is None
 
 
 def random_curves(num=200, length=12):
@@ -297,32 +308,32 @@ def test_the_online_detector_never_revises_and_sees_nothing_of_the_future():
     starts = set()
     for values in random_curves():
         online = indicator.OnlineStart()
-        said = [online.update(epoch, value) for epoch, value in zip(EPOCHS, values, strict=True)]
+        said = [online.update(epoch, value) for epoch, value in zip(TRAINED, values, strict=True)]
         starts.add(said[-1])
         first = next((i for i, start in enumerate(said) if start is not None), len(said))
         assert said == [None] * first + [said[-1]] * (len(said) - first)
         if first < len(said):
-            assert said[-1].epoch < said[-1].noticed == EPOCHS[first]
+            assert said[-1].epoch < said[-1].noticed == TRAINED[first]
         for n in (3, 7, 11):
-            assert indicator.online_start(values[:n], EPOCHS[:n]) == said[n - 1]
+            assert indicator.online_start(values[:n], TRAINED[:n]) == said[n - 1]
     assert None in starts and len(starts) > 10
 
 
 def test_causal_smoothing_is_the_centred_one_known_a_record_later():
     for values in random_curves():
         smoothed = indicator.smooth(curve(*values)).values[:-1]
-        raw = indicator.online_start(smoothed, EPOCHS[:-1], window=1)
-        causal = indicator.online_start(values, EPOCHS, window=3)
+        raw = indicator.online_start(smoothed, TRAINED[:-1], window=1)
+        causal = indicator.online_start(values, TRAINED, window=3)
         assert (raw is None) == (causal is None)
         if raw is not None:
-            assert causal == (raw.epoch, EPOCHS[EPOCHS.index(raw.noticed) + 1])
+            assert causal == (raw.epoch, TRAINED[TRAINED.index(raw.noticed) + 1])
 
 
 def test_the_online_detector_knows_no_scale_and_passes_over_what_has_no_logarithm():
     for values in random_curves(50):
-        assert indicator.online_start(1e-6 * values, EPOCHS) == indicator.online_start(values, EPOCHS)
+        assert indicator.online_start(1e-6 * values, TRAINED) == indicator.online_start(values, TRAINED)
     gaps = [1, NAN, 0, 2, np.inf, -3, 4, 1]
-    assert indicator.online_start(gaps, EPOCHS[:8], window=1) == (EPOCHS[6], EPOCHS[7])
+    assert indicator.online_start(gaps, TRAINED[:8], window=1) == (TRAINED[6], TRAINED[7])
 
 
 def test_a_rise_and_fall_of_exactly_the_prominence_are_noticed():
