@@ -108,7 +108,7 @@ def pictures(ds: xr.Dataset, normalisation: Normalisation = "power") -> Iterator
     # Examples are averaged once, here: all that follows is small.
     means = ds.drop_dims("example", errors="ignore").assign({n: ds[n].mean("example") for n in variables})
     if variables:
-        means = means.merge(claim.memorisation(ds))
+        means = means.assign(claim.memorisation(ds))
     settings = indicator.groups(means.isel(member=np.flatnonzero(drawable)), indicator.setting_names(ds))
     if not settings:
         return

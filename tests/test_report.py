@@ -147,7 +147,7 @@ def test_report_of_a_whole_sweep(tmp_path):
     assert "<code>train --width=2,4 --name=&lt;x&gt;</code>" in page
     assert "20.0% of the training labels wrong" in page
     assert 'class="note"' not in page
-    assert "Of 4 members, 4 have a strong second descent of the test error, 0 a weak one" in page
+    assert "Second descents of the test error in 4 members: 4 strong, 0 weak, 0 none" in page
     assert "at most that, is width 4." in page
 
 
