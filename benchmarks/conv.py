@@ -28,8 +28,9 @@ SECONDS = flags.DEFINE_float("seconds", 2.0, "time of one measurement, roughly")
 REPEATS = flags.DEFINE_integer("repeats", 5, "measurements of each, alternating")
 
 
-def lax_conv(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def lax_conv(x, kernel, stride):
+    padding = [(n // 2, n // 2) for n in kernel.shape[:2]]
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 class Trained:

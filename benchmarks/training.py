@@ -17,13 +17,15 @@ from collections.abc import Sequence
 from absl import app, flags
 from contestants import BATCH, CONTESTANTS, STEPS_PER_EPOCH, Setting
 
+from spectral_dd.sweep import PRESETS
+
 SIZE = flags.DEFINE_list("size", ["8", "32"], "heights and widths of the images")
 WIDTH = flags.DEFINE_list("width", ["2", "4", "8", "16", "32", "mixed"], "widths; mixed: one network each of 1 to 32")
 MEMBERS = flags.DEFINE_integer("members", 8, "networks of a width")
 SECONDS = flags.DEFINE_float("seconds", 2.0, "time of one measurement, roughly")
 REPEATS = flags.DEFINE_integer("repeats", 5, "measurements of each, in turn")
 
-MIXED = [1, 2, 3, 4, 6, 8, 11, 16, 23, 32]
+MIXED = list(PRESETS["digits"]["width"])
 
 
 class Running:

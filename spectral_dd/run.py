@@ -314,7 +314,6 @@ def train_pack(
     """
     config = configs[0]
     targets = recorded_epochs(config.epochs, config.records_per_decade)
-    with_spectra = spectrum_epochs(configs, dataset)
     if set(targets) <= set(checkpoint.recorded_epochs(directory)) and checkpoint.is_intact(directory, config.epochs):
         progress.skip_to(config.epochs)
         return
@@ -326,6 +325,7 @@ def train_pack(
             epoch, tree = writer.restore(family.abstract_tree())
             state = family.load_tree(tree)
         recorded = set(checkpoint.recorded_epochs(directory))
+        with_spectra = spectrum_epochs(configs, dataset)
         second_descents = SecondDescents(len(configs))
         for earlier in sorted(e for e in recorded if e <= epoch):
             with contextlib.suppress(CheckpointError):  # a damaged old record is no reason to stop training
