@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from spectral_dd.spectrum import in_chunks, offsets
+from spectral_dd.spectrum import by_segment, in_chunks, mean_over_directions, offsets, points_on_segments
 
 # Each input independently of the others: a network in evaluation mode.
 Function = Callable[[Float[Array, "batch *shape"]], Float[Array, "batch class"]]
@@ -76,7 +76,7 @@ def jacobian_norm_estimate(
         _, slopes = jax.jvp(f, (x,), (v,))
         return jnp.sum(slopes**2, axis=-1)
 
-    return jnp.sqrt(math.prod(x.shape[1:]) * _mean_over_directions(squared_slope, x, v, max_batch))
+    return jnp.sqrt(math.prod(x.shape[1:]) * mean_over_directions(squared_slope, x, v, max_batch))
 
 
 def linear_regions(
@@ -117,16 +117,16 @@ def linear_regions(
     t = offsets(num_points, half_width)
 
     def regions(x, v):
-        points = _points(x, v, t)
+        points = points_on_segments(x, v, t)
         tangents = jnp.broadcast_to(v[:, None], points.shape)
-        slopes = _by_segment(lambda points, v: jax.jvp(f, (points,), (v,))[1], points, tangents)
+        slopes = by_segment(lambda points, v: jax.jvp(f, (points,), (v,))[1], points, tangents)
         size = jnp.linalg.norm(slopes, axis=-1)
         change = jnp.linalg.norm(slopes[:, 1:] - slopes[:, :-1], axis=-1)
         count = 1 + jnp.sum(change > tolerance * jnp.maximum(size[:, 1:], size[:, :-1]), axis=1)
         # A comparison with NaN is false: a diverged network would pass for a linear one.
         return jnp.where(jnp.isfinite(size).all(axis=1), count, jnp.nan)
 
-    return _mean_over_directions(regions, x, v, max_batch // num_points)
+    return mean_over_directions(regions, x, v, max_batch // num_points)
 
 
 def sinusoid_energy(
@@ -168,12 +168,12 @@ def sinusoid_energy(
     fit = jax.scipy.linalg.solve_triangular(r, q.T)[2:]  # outputs along a segment -> (c, d)
 
     def energy(x, v):
-        outputs = _by_segment(f, _points(x, v, t))
+        outputs = by_segment(f, points_on_segments(x, v, t))
         # A small sinusoid on large logits: the default precision of accelerators would lose it.
         coefficients = jnp.einsum("in,snc->sic", fit, outputs, precision="highest")
         return jnp.mean(jnp.sum(coefficients**2, axis=1), axis=-1)
 
-    return _mean_over_directions(energy, x, v, max_batch // num_points)
+    return mean_over_directions(energy, x, v, max_batch // num_points)
 
 
 def optimization_variance(logits: Float[Array, "update example class"]) -> Float[Array, " example"]:
@@ -200,26 +200,3 @@ def margin(logits: Float[Array, "example class"], labels: Int[Array, " example"]
     is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     others = jnp.where(is_label, -jnp.inf, logits)
     return jnp.where(is_label, logits, -jnp.inf).max(axis=-1) - others.max(axis=-1)
-
-
-def _points(
-    x: Float[Array, "segment *shape"], v: Float[Array, "segment *shape"], t: Float[Array, " point"]
-) -> Float[Array, "segment point *shape"]:
-    return x[:, None] + t.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1)) * v[:, None]
-
-
-def _by_segment(f: Callable[..., Array], *points: Float[Array, "segment point *shape"]) -> Array:
-    """Applies the batched `f` to all points of all segments: [segment, point, class]."""
-    outputs = f(*(p.reshape(-1, *p.shape[2:]) for p in points))
-    return outputs.reshape(*points[0].shape[:2], -1)
-
-
-def _mean_over_directions(
-    measure: Callable[[Float[Array, "segment *shape"], Float[Array, "segment *shape"]], Float[Array, " segment"]],
-    x: Float[Array, "example *shape"],
-    v: Float[Array, "example direction *shape"],
-    max_segments: int,
-) -> Float[Array, " example"]:
-    """The batched `measure` of (example, direction), at most `max_segments` (and at least one) at a time."""
-    segments = (jnp.repeat(x, v.shape[1], axis=0), v.reshape(-1, *x.shape[1:]))
-    return in_chunks(lambda xv: measure(*xv), segments, max(1, max_segments)).reshape(v.shape[:2]).mean(axis=1)

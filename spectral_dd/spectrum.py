@@ -11,7 +11,7 @@ Bin k is k / (2 h) cycles per unit of L2 distance.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,19 +134,17 @@ def line_spectra(
       window: of the residual, see `windows`.
       max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
     """
-    directions = v.shape[1]
-    t = offsets(num_points, half_width).astype(x.dtype).reshape(num_points, *(1,) * (x.ndim - 1))
+    t = offsets(num_points, half_width)
     # Constant, straight line and parabola, orthonormal on the points.
-    polynomials, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, num_points), 3, increasing=True))
-    constant_and_line = jnp.asarray(polynomials[:, :2], x.dtype)
+    orthonormal, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, num_points), 3, increasing=True))
+    polynomials = jnp.asarray(orthonormal, x.dtype)
     tapers = jnp.asarray(windows(window, num_points), x.dtype)
 
-    def spectra(segments):
-        points = jax.vmap(lambda x, v: x + t * v)(*segments)
-        outputs = f(points.reshape(-1, *points.shape[2:])).reshape(*points.shape[:2], -1)
+    def spectra(x, v):
+        outputs = by_segment(f, points_on_segments(x, v, t))
         magnitude = jnp.abs(jnp.fft.rfft(outputs, axis=1))  # segment, frequency, class
-        coefficients = jnp.einsum("np,snc->spc", jnp.asarray(polynomials, x.dtype), outputs)
-        residual = outputs - jnp.einsum("np,spc->snc", constant_and_line, coefficients[:, :2])
+        coefficients = jnp.einsum("np,snc->spc", polynomials, outputs)
+        residual = outputs - jnp.einsum("np,spc->snc", polynomials[:, :2], coefficients[:, :2])
         tapered = jnp.fft.rfft(tapers[None, :, :, None] * residual[:, None], axis=2)
         _, line, parabola = jnp.moveaxis(num_points * jnp.mean(coefficients**2, axis=-1), 1, 0)
         return LineSpectra(
@@ -157,9 +155,33 @@ def line_spectra(
             curvature_energy=parabola,
         )
 
-    segments = (jnp.repeat(x, directions, axis=0), v.reshape(-1, *x.shape[1:]))
-    results = in_chunks(spectra, segments, max(1, max_batch // num_points))
-    return jax.tree.map(lambda a: a.reshape(x.shape[0], directions, *a.shape[1:]).mean(axis=1), results)
+    return mean_over_directions(spectra, x, v, max_batch // num_points)
+
+
+def points_on_segments(
+    x: Float[Array, "segment *shape"], v: Float[Array, "segment *shape"], t: Float[Array, " point"]
+) -> Float[Array, "segment point *shape"]:
+    """x + t v, for each segment and each t."""
+    return x[:, None] + t.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1)) * v[:, None]
+
+
+def by_segment(f: Callable[..., Array], *points: Float[Array, "segment point *shape"]) -> Array:
+    """Applies the batched `f` to all points of all segments: [segment, point, class]."""
+    outputs = f(*(p.reshape(-1, *p.shape[2:]) for p in points))
+    return outputs.reshape(*points[0].shape[:2], -1)
+
+
+def mean_over_directions(
+    measure: Callable[[Float[Array, "segment *shape"], Float[Array, "segment *shape"]], Any],
+    x: Float[Array, "example *shape"],
+    v: Float[Array, "example direction *shape"],
+    max_segments: int,
+) -> Any:
+    """The batched `measure` of (example, direction), at most `max_segments` (and at least one) at a time: a tree of
+    arrays whose first axis is the segment, and of the result the example."""
+    segments = (jnp.repeat(x, v.shape[1], axis=0), v.reshape(-1, *x.shape[1:]))
+    results = in_chunks(lambda xv: measure(*xv), segments, max(1, max_segments))
+    return jax.tree.map(lambda a: a.reshape(*v.shape[:2], *a.shape[1:]).mean(axis=1), results)
 
 
 def in_chunks(f, xs, size: int):

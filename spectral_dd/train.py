@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt32
 
 from spectral_dd import data
 from spectral_dd.config import Config
@@ -27,8 +27,8 @@ EVALUATION_BATCH = 250
 class Images(NamedTuple):
     """What the members of a pack share, as in the data set: images stay on the device as uint8."""
 
-    train: UInt8[Array, "pool height width channel"] | Float[Array, "pool height width channel"]
-    test: UInt8[Array, "test height width channel"] | Float[Array, "test height width channel"]
+    train: Num[Array, "pool height width channel"]
+    test: Num[Array, "test height width channel"]
     test_labels: Int[Array, " test"]
 
 
