@@ -50,20 +50,29 @@ class Family:
     dealt to the shards so that each gets its share of the steps, and shards are filled up with copies.
     """
 
-    def __init__(self, configs: Sequence[Config], dataset: data.Dataset, devices: Sequence[jax.Device] | None = None):
+    def __init__(
+        self,
+        configs: Sequence[Config],
+        dataset: data.Dataset,
+        devices: Sequence[jax.Device] | None = None,
+        *,
+        convolution: str | None = None,
+    ):
         """
         Args:
           configs: members that agree on their static fields.
           dataset: the data set that they name.
           devices: the member axis is sharded over them; by default all local ones.
+          convolution: one of `models.conv.CONVOLUTIONS`; by default what was fastest on that kind of device.
         """
         self.configs = list(configs)
         self.config = dataclasses.replace(self.configs[0], width=max(c.width for c in self.configs))
         self.dataset = dataset
-        self.model = build_model(self.config, dataset.num_classes)
         devices = list(devices or jax.local_devices())
         # On the CPU one member after another, a stream a device, beats a batched product over members.
         self.sequential = devices[0].platform == "cpu"
+        convolution = convolution or ("blocks" if self.sequential else "im2col")
+        self.model = build_model(self.config, dataset.num_classes).clone(convolution=convolution)
         devices = devices[: len(self.configs)]
         self.slots = deal([c.steps_per_epoch for c in self.configs], len(devices))
         mesh = Mesh(np.array(devices), ("member",))
@@ -201,10 +210,11 @@ def _spectra(model, config, max_batch, member, state, images, epoch):
         seed = jax.random.fold_in(seed, epoch)
     dtype = jnp.dtype(config.param_dtype)
 
-    def logits_with(variables):
+    def logits_with(variables, model=model):
         return lambda inputs: model.apply(variables, inputs, train=False)
 
     logits = logits_with(state.variables)
+    differentiable_forwards = logits_with(state.variables, model.clone(convolution="im2col"))
     output = logits if config.spectrum_output == "logits" else lambda inputs: jax.nn.softmax(logits(inputs))
     segment = {"num_points": config.spectrum_points, "half_width": config.spectrum_half_width}
 
@@ -230,7 +240,7 @@ def _spectra(model, config, max_batch, member, state, images, epoch):
         return {
             "jacobian_norm": measures.jacobian_norm(logits, x, max_batch=max_batch),
             "logit_norm": jnp.linalg.norm(z, axis=-1),
-            "linear_regions": measures.linear_regions(logits, x, v, **segment, max_batch=max_batch),
+            "linear_regions": measures.linear_regions(differentiable_forwards, x, v, **segment, max_batch=max_batch),
             "loss": optax.softmax_cross_entropy_with_integer_labels(z, labels),
             "margin": measures.margin(z, labels),
             "optimization_variance": measures.optimization_variance(updated),

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,34 +6,65 @@ import pytest
 from jax import lax
 
 from spectral_dd.config import MODEL_NAMES, Config
-from spectral_dd.models import MODELS, build_model
-from spectral_dd.models.conv import conv2d, draw_weights
-from spectral_dd.models.network import Dropout, max_pool
+from spectral_dd.models import MODELS, build_model, conv
+from spectral_dd.models.conv import CONVOLUTIONS, draw_weights
+from spectral_dd.models.network import BatchNorm, Dropout, max_pool
 
 
-def lax_conv(x, kernel, stride):
+def known_conv(x, kernel, stride):
     padding = [(n // 2, n // 2) for n in kernel.shape[:2]]
-    return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    y = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0), kernel, (stride,) * 2, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return y.transpose(3, 1, 2, 0)
 
 
+@pytest.mark.parametrize("block_bytes", [0, 3000, 10**6])  # blocks of a pixel, of some, of all
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(3, 3, 4, 5), (1, 1, 4, 2), (5, 3, 4, 1)])
-def test_conv2d_and_its_gradients_equal_lax_conv(shape, stride, x64):
-    x = jax.random.normal(jax.random.key(0), (2, 6, 7, shape[2]))
+def test_convolutions_and_their_gradients_are_the_same(shape, stride, block_bytes, monkeypatch, x64):
+    monkeypatch.setattr(conv, "BLOCK_BYTES", block_bytes)
+    x = jax.random.normal(jax.random.key(0), (shape[2], 6, 7, 2))
     kernel = jax.random.normal(jax.random.key(1), shape)
 
-    def loss(conv):
-        return lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel, stride)))
+    def value_and_gradients(convolution):
+        def loss(x, kernel):
+            y = convolution(x, kernel, stride)
+            return jnp.sum(jnp.sin(y)), y
 
-    np.testing.assert_allclose(conv2d(x, kernel, stride), lax_conv(x, kernel, stride), atol=1e-12)
-    ours, theirs = (jax.grad(loss(conv), argnums=(0, 1))(x, kernel) for conv in (conv2d, lax_conv))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ours, theirs)
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x, kernel)
+
+    expected = value_and_gradients(known_conv)
+    for convolution in CONVOLUTIONS.values():
+        found = value_and_gradients(convolution)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
 
 
 def test_max_pool_equals_a_reduce_window_without_the_incomplete_tiles():
-    x = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
+    x = jax.random.normal(jax.random.key(0), (3, 7, 9, 2))
     expected = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-    np.testing.assert_array_equal(max_pool(x, 2), expected)
+    np.testing.assert_array_equal(max_pool(x), expected)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_equals_flaxs_own(train, x64):
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 6, 7))
+    ours = BatchNorm(train, jnp.float64, jnp.float64)
+    theirs = nn.BatchNorm(not train, axis=0, momentum=0.9, dtype=jnp.float64, param_dtype=jnp.float64)
+    keys = iter(jax.random.split(jax.random.key(1), 4))
+    variables = jax.tree.map(
+        lambda leaf: jax.random.uniform(next(keys), leaf.shape, leaf.dtype, 0.5, 2), ours.init(jax.random.key(0), x)
+    )
+
+    def outputs_and_gradient(norm):
+        def loss(params, x):
+            y, updated = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+            return jnp.sum(jnp.sin(y)), (y, updated)
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(variables["params"], x)
+
+    found, expected = outputs_and_gradient(ours), outputs_and_gradient(theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, expected)
 
 
 def shapes_of(name, width, image_size, channels=3, num_classes=10):

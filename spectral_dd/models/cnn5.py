@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from spectral_dd.models.network import Network, max_pool
+from spectral_dd.models.network import Network, channel_major, max_pool
 
 
 class CNN5(Network):
@@ -18,8 +18,13 @@ class CNN5(Network):
     def __call__(
         self, images: Float[Array, "example height width channel"], train: bool
     ) -> Float[Array, "example class"]:
-        x = images
-        for factor, pool in ((1, 1), (2, 2), (4, 2), (8, None)):
-            x = nn.relu(self.norm(train)(self.conv(factor * self.width)(x)))
-            x = x.max(axis=(1, 2)) if pool is None else max_pool(x, pool)
-        return self.logits(x)
+        x = channel_major(images)
+        for factor, pool in ((1, None), (2, max_pool), (4, max_pool), (8, _global_max_pool)):
+            x = self.norm(train)(self.conv(factor * self.width)(x))
+            # max-pool commutes with ReLU, which has fewer entries behind it
+            x = nn.relu(pool(x) if pool else x)
+        return self.logits(x.T)
+
+
+def _global_max_pool(x: Float[Array, "channel height width example"]) -> Float[Array, "channel example"]:
+    return x.max(axis=(1, 2))

@@ -1,11 +1,13 @@
 """The convolution and the dense layer that the architectures share, and how their weights are drawn.
 
-A convolution is written as shifted slices and one matrix product (im2col). XLA's own convolution keeps a
-non-canonical layout for its gradients inside a loop body, and there its CPU backend falls to a scalar loop:
-`benchmarks/conv.py` measures both inside a scanned epoch. The product is also what `vmap` over kernels turns
-into a batched product rather than a grouped convolution.
+Inside a network images are channel-major, (channel, height, width, example): whatever the number of channels, the
+innermost loops run over examples, so that also a network of two channels fills vector registers, and patches are copied
+in long runs. A convolution is one matrix product with patches (im2col). XLA's own convolution keeps a non-canonical
+layout for its gradients inside a loop body, where its CPU backend falls to a scalar loop; `benchmarks/conv.py` measures
+the alternatives inside a scanned epoch.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 
@@ -39,29 +42,169 @@ def draw_weights(initializer: str, fan_in: int, *, bias: bool = False) -> Callab
     return draw
 
 
-def conv2d(
-    x: Float[Array, "example height width channel"],
+# Bytes of a block's patches that stay in the second-level cache of a core beside what they are made of.
+BLOCK_BYTES = 1_200_000
+
+
+def im2col(
+    x: Float[Array, "channel height width example"],
     kernel: Float[Array, "rows columns channel feature"],
     stride: int = 1,
-) -> Float[Array, "example new_height new_width feature"]:
-    """Cross-correlation with odd kernels, padded by half a kernel of zeros on every side, every `stride`-th pixel."""
-    rows, columns, channels, features = kernel.shape
+) -> Float[Array, "feature new_height new_width example"]:
+    """Cross-correlation with odd kernels, padded by half a kernel of zeros on every side, every `stride`-th pixel.
+
+    One product with the patches of the whole batch, which autodiff keeps for the backward pass.
+    """
+    rows, columns = kernel.shape[:2]
     height, width = x.shape[1:3]
-    r, c = rows // 2, columns // 2
-    padded = jnp.pad(x, ((0, 0), (r, r), (c, c), (0, 0)))
+    padded = _pad(x, kernel)
     patches = jnp.concatenate(
         [
             padded[:, i : i + height : stride, j : j + width : stride]
             for i in range(rows)
             for j in range(columns)
         ],
-        axis=-1,
+        axis=0,
     )  # fmt: skip
-    return patches @ kernel.reshape(rows * columns * channels, features)
+    return _dot(_matrix(kernel), patches, contract=(0, 0))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def blocks(
+    x: Float[Array, "channel height width example"],
+    kernel: Float[Array, "rows columns channel feature"],
+    stride: int = 1,
+) -> Float[Array, "feature new_height new_width example"]:
+    """The same as `im2col`, a block of the output after the other, so that its patches stay in the cache of a core.
+
+    The backward pass makes the patches again instead of reading them from memory. Reverse-mode derivatives only.
+    """
+    return _blocks_forward(x, kernel, stride)[0]
+
+
+def _blocks_forward(x, kernel, stride):
+    padded = _pad(x, kernel)
+    block, grid = _grid(padded, kernel, stride)
+    matrix = _matrix(kernel)
+
+    def add_block(number, carry):
+        y, patches = carry
+        corner = _corner(number, block, grid)
+        patches = _fill(patches, padded, kernel, corner, stride)
+        return lax.dynamic_update_slice(y, _dot(matrix, patches, contract=(0, 0)), (0, *corner, 0)), patches
+
+    features, examples = kernel.shape[-1], x.shape[-1]
+    size = [b * g for b, g in zip(block, grid, strict=True)]
+    start = jnp.empty((features, *size, examples), x.dtype), _no_patches(padded, kernel, block)
+    return lax.fori_loop(0, math.prod(grid), add_block, start)[0], (padded, kernel)
+
+
+def _blocks_backward(stride, residuals, dy):
+    padded, kernel = residuals
+    channels, examples = padded.shape[0], padded.shape[-1]
+    block, grid = _grid(padded, kernel, stride)
+    matrix, columns = _matrix(kernel), kernel.shape[1]
+    # Sums over the whole batch, whatever the type of a product.
+    total = jnp.promote_types(padded.dtype, jnp.float32)
+
+    def add_block(number, carry):
+        dmatrix, dpadded, patches = carry
+        row, column = corner = _corner(number, block, grid)
+        dblock = lax.dynamic_slice(dy, (0, *corner, 0), (dy.shape[0], *block, examples))
+        patches = _fill(patches, padded, kernel, corner, stride)
+        axes = tuple(range(1, dy.ndim))
+        dmatrix += lax.dot_general(patches, dblock, ((axes, axes), ((), ())), preferred_element_type=total)
+        dpatches = _dot(matrix, dblock, contract=(1, 0))
+        for tap in range(math.prod(kernel.shape[:2])):
+            part = dpatches[tap * channels : (tap + 1) * channels]
+            between = (0, 0, stride - 1)
+            part = lax.pad(part, jnp.zeros((), part.dtype), ((0, 0, 0), between, between, (0, 0, 0)))
+            start = (0, row * stride + tap // columns, column * stride + tap % columns, 0)
+            there = lax.dynamic_slice(dpadded, start, part.shape)
+            dpadded = lax.dynamic_update_slice(dpadded, there + part, start)
+        return dmatrix, dpadded, patches
+
+    start = jnp.zeros(matrix.shape, total), jnp.zeros_like(padded), _no_patches(padded, kernel, block)
+    dmatrix, dpadded, _ = lax.fori_loop(0, math.prod(grid), add_block, start)
+    r, c = _half(kernel)
+    dx = dpadded[:, r : padded.shape[1] - r, c : padded.shape[2] - c]
+    return dx, dmatrix.reshape(kernel.shape).astype(kernel.dtype)
+
+
+blocks.defvjp(_blocks_forward, _blocks_backward)
+
+
+def lax_conv(
+    x: Float[Array, "channel height width example"],
+    kernel: Float[Array, "rows columns channel feature"],
+    stride: int = 1,
+) -> Float[Array, "feature new_height new_width example"]:
+    """The same as `im2col`, by the convolution of XLA."""
+    padding = [(half, half) for half in _half(kernel)]
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("CHWN", "HWIO", "CHWN"))
+
+
+def _half(kernel) -> tuple[int, int]:
+    return kernel.shape[0] // 2, kernel.shape[1] // 2
+
+
+def _pad(x, kernel):
+    r, c = _half(kernel)
+    return jnp.pad(x, ((0, 0), (r, r), (c, c), (0, 0)))
+
+
+def _matrix(kernel):
+    return kernel.reshape(-1, kernel.shape[-1])
+
+
+def _dot(a, b, contract: tuple[int, int]):
+    """Product of a matrix and an array over the axis `contract[0]` of one and `contract[1]` of the other."""
+    return lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())))
+
+
+def _grid(padded, kernel, stride) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of a block of the output, and how many there are along both axes: the largest blocks that
+    divide it and have patches of at most `BLOCK_BYTES`."""
+    height, width = ((padded.shape[axis] - kernel.shape[axis - 1]) // stride + 1 for axis in (1, 2))
+    pixel = math.prod(kernel.shape[:-1]) * padded.shape[-1] * padded.dtype.itemsize
+
+    def largest(size, most):
+        return max((d for d in range(1, size + 1) if size % d == 0 and d <= most), default=1)
+
+    rows = largest(height, BLOCK_BYTES // (pixel * width))
+    columns = largest(width, BLOCK_BYTES // pixel) if rows == 1 else width
+    return (rows, columns), (height // rows, width // columns)
+
+
+def _corner(number, block, grid):
+    return number // grid[1] * block[0], number % grid[1] * block[1]
+
+
+def _no_patches(padded, kernel, block):
+    return jnp.empty((math.prod(kernel.shape[:-1]), *block, padded.shape[-1]), padded.dtype)
+
+
+def _fill(patches, padded, kernel, corner, stride):
+    """Overwrites `patches` with those of the block of the output at `corner`."""
+    channels, examples = padded.shape[0], padded.shape[-1]
+    columns = kernel.shape[1]
+    height, width = ((n - 1) * stride + 1 for n in patches.shape[1:3])
+
+    def copy(tap, patches):
+        start = (0, corner[0] * stride + tap // columns, corner[1] * stride + tap % columns, 0)
+        window = lax.dynamic_slice(padded, start, (channels, height, width, examples))
+        return lax.dynamic_update_slice(patches, window[:, ::stride, ::stride], (tap * channels, 0, 0, 0))
+
+    # A loop on purpose: from nine copies in a row XLA's CPU backend makes slices first, and copies them then.
+    return lax.fori_loop(0, math.prod(kernel.shape[:2]), copy, patches)
+
+
+# Implementations of the same function; which of them is fast depends on the backend.
+CONVOLUTIONS: dict[str, Callable[..., Array]] = {"im2col": im2col, "blocks": blocks, "lax": lax_conv}
 
 
 class Conv(nn.Module):
-    """`conv2d` with `size` x `size` kernels."""
+    """A convolution with `size` x `size` kernels; see `im2col`."""
 
     features: int
     size: int = 3
@@ -70,18 +213,20 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     initializer: str = "uniform"
+    convolution: str = "im2col"
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "example height width channel"]
-    ) -> Float[Array, "example new_height new_width feature"]:
-        shape = (self.size, self.size, x.shape[-1], self.features)
+        self, x: Float[Array, "channel height width example"]
+    ) -> Float[Array, "feature new_height new_width example"]:
+        shape = (self.size, self.size, x.shape[0], self.features)
         fan_in = math.prod(shape[:-1])
         kernel = self.param("kernel", draw_weights(self.initializer, fan_in), shape, self.param_dtype)
-        y = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        y = CONVOLUTIONS[self.convolution](x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
         if self.use_bias:
             draw = draw_weights(self.initializer, fan_in, bias=True)
-            y += self.param("bias", draw, (self.features,), self.param_dtype).astype(self.dtype)
+            bias = self.param("bias", draw, (self.features,), self.param_dtype).astype(self.dtype)
+            y += bias[:, None, None, None]
         return y
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from spectral_dd.models.network import Network
+from spectral_dd.models.network import Network, channel_major
 
 
 class ResNet(Network):
@@ -22,7 +22,7 @@ class ResNet(Network):
     def __call__(
         self, images: Float[Array, "example height width channel"], train: bool
     ) -> Float[Array, "example class"]:
-        x = self.conv(self.width)(images)
+        x = self.conv(self.width)(channel_major(images))
         block = self._block
         if self.preactivation:
             block = self._preactivation_block
@@ -31,7 +31,7 @@ class ResNet(Network):
         for stage, count in enumerate(self.blocks):
             for i in range(count):
                 x = block(x, self.width * 2**stage, 2 if stage and not i else 1, train)
-        return self.logits(x.mean(axis=(1, 2)))
+        return self.logits(x.mean(axis=(1, 2)).T)
 
     @nn.nowrap
     def _block(self, x: Array, features: int, stride: int, train: bool) -> Array:
@@ -44,7 +44,7 @@ class ResNet(Network):
     @nn.nowrap
     def _preactivation_block(self, x: Array, features: int, stride: int, train: bool) -> Array:
         y = nn.relu(self.norm(train)(x))
-        if stride > 1 or x.shape[-1] != features:
+        if stride > 1 or x.shape[0] != features:
             x = self.conv(features, size=1, stride=stride)(y)
         y = self.conv(features, stride=stride)(y)
         return x + self.conv(features)(nn.relu(self.norm(train)(y)))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from spectral_dd.models.network import Dropout, Network, max_pool
+from spectral_dd.models.network import Dropout, Network, channel_major, max_pool
 
 
 class VGG(Network):
@@ -23,12 +23,12 @@ class VGG(Network):
     def __call__(
         self, images: Float[Array, "example height width channel"], train: bool
     ) -> Float[Array, "example class"]:
-        x = images
+        x = channel_major(images)
         for factor, count in zip((1, 2, 4, 8, 8), self.convolutions, strict=True):
             for _ in range(count):
                 x = nn.relu(self.norm(train)(self.conv(factor * self.width, use_bias=True)(x)))
-            x = max_pool(x, 2)
-        x = x.mean(axis=(1, 2))
+            x = max_pool(x)
+        x = x.mean(axis=(1, 2)).T
         for _ in range(2):
             x = Dropout(0.5)(nn.relu(self.dense(64 * self.width)(x)), train)
         return self.logits(x)
