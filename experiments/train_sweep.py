@@ -22,6 +22,9 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepa
 TASK_INDEX = flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0)
 TASK_COUNT = flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1)
 SAVE_MINUTES = flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0)
+TUNE = flags.DEFINE_enum(
+    "tune", "auto", ["auto", "off"], "measure what is fastest before a long sweep, or use the usual choices"
+)
 sweep.define_flags()
 flags.adopt_module_key_flags(sweep)
 
@@ -40,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
             task_index=TASK_INDEX.value,
             task_count=TASK_COUNT.value,
             save_minutes=SAVE_MINUTES.value,
+            measure=TUNE.value == "auto",
         )
     except run.Interrupted as interrupted:
         print(f"{interrupted}: saved in {WORKDIR.value}; the same command goes on from there", file=sys.stderr)

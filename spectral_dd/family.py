@@ -8,6 +8,7 @@ never communicate, so there is no collective anywhere.
 import concurrent.futures
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spectral_dd import data, measures, padding, spectrum
-from spectral_dd.config import Config
+from spectral_dd.config import Config, InputError
 from spectral_dd.models import build_model
 from spectral_dd.train import (
     Around,
@@ -43,6 +44,24 @@ _SPECTRUM_KEY = 1
 _INITIAL_KEY = 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Lowering:
+    """How a pack becomes a program. All ways compute the same, and which is fastest depends on device and shapes."""
+
+    convolution: str  # one of models.conv.CONVOLUTIONS
+    at_once: int | None  # members of a device that one batched operation computes (vmap), group after group; None: all
+
+
+# The ways that are worth measuring on a platform, the usual choice first. On a CPU one member after another, a stream a
+# core, beats batched products over members (benchmarks/).
+LOWERINGS = {"cpu": [Lowering("blocks", 1), Lowering("im2col", 1)]}
+ACCELERATOR_LOWERINGS = [Lowering("im2col", None), Lowering("lax", None), Lowering("lax", 1)]
+
+
+def lowerings(platform: str) -> list[Lowering]:
+    return LOWERINGS.get(platform, ACCELERATOR_LOWERINGS)
+
+
 class Family:
     """The members of one pack, on the devices.
 
@@ -56,23 +75,24 @@ class Family:
         dataset: data.Dataset,
         devices: Sequence[jax.Device] | None = None,
         *,
-        convolution: str | None = None,
+        lowering: Lowering | None = None,
+        memory_limit: int | None = None,
     ):
         """
         Args:
           configs: members that agree on their static fields.
           dataset: the data set that they name.
           devices: the member axis is sharded over them; by default all local ones.
-          convolution: one of `models.conv.CONVOLUTIONS`; by default what was fastest on that kind of device.
+          lowering: by default the usual one of the platform.
+          memory_limit: bytes that a device may use; by default what it has.
         """
         self.configs = list(configs)
         self.config = dataclasses.replace(self.configs[0], width=max(c.width for c in self.configs))
         self.dataset = dataset
         devices = list(devices or jax.local_devices())
-        # On the CPU one member after another, a stream a device, beats a batched product over members.
-        self.sequential = devices[0].platform == "cpu"
-        convolution = convolution or ("blocks" if self.sequential else "im2col")
-        self.model = build_model(self.config, dataset.num_classes).clone(convolution=convolution)
+        self.lowering = lowering or lowerings(devices[0].platform)[0]
+        self.memory_limit = memory_limit or _memory(devices[0])
+        self.model = build_model(self.config, dataset.num_classes).clone(convolution=self.lowering.convolution)
         devices = devices[: len(self.configs)]
         self.slots = deal([c.steps_per_epoch for c in self.configs], len(devices))
         mesh = Mesh(np.array(devices), ("member",))
@@ -84,23 +104,31 @@ class Family:
         self._images = Images(*jax.device_put(images, self._replicated))
         examples, self._relabelled = around(self.configs, dataset, self._sets, epoch=0)
         self._members = self.place(member_arrays(self.configs, self._sets, examples))
-        model, config = self.model, self.config
-        self._train = self._over_members(functools.partial(train_epochs, model, config), scalars=2, donate=True)
+        self._on_each = len(self.slots) // len(devices)
+        self._train: Any = None
+        self._make_programs(min(self.lowering.at_once or self._on_each, self._on_each))
+
+    def _make_programs(self, at_once: int) -> None:
+        """Programs that compute so many members of a device at once; nothing is compiled yet."""
+        model, config, self._at_once = self.model, self.config, at_once
+        self._train_jit = self._over_members(functools.partial(train_epochs, model, config), scalars=2, donate=True)
         self._evaluate = self._over_members(functools.partial(evaluate, model, config))
         # Spectra are of parameters and logits in their own type, whatever the layers compute in.
         exact = model.clone(dtype=model.param_dtype)
-        at_once = 1 if self.sequential else len(self.slots) // len(devices)
         spectra = functools.partial(_spectra, exact, config, max(1, SPECTRUM_BATCH // at_once))
         self._spectra = self._over_members(spectra, scalars=1)
 
     def _over_members(self, f, scalars: int = 0, donate: bool = False):
         """Maps `f(member, state, images, *scalars)` over the members, sharded over the devices."""
+        at_once, on_each = self._at_once, self._on_each
 
         def on_a_device(members, states, images, *scalars):
             def one(member_and_state):
                 return f(*member_and_state, images, *scalars)
 
-            return lax.map(one, (members, states)) if self.sequential else jax.vmap(one)((members, states))
+            if at_once == on_each > 1:
+                return jax.vmap(one)((members, states))
+            return lax.map(one, (members, states), batch_size=at_once if at_once > 1 else None)
 
         by_member, replicated = self._by_member.spec, self._replicated.spec
         mapped = jax.shard_map(
@@ -134,8 +162,31 @@ class Family:
         return jax.jit(initial, out_shardings=self._by_member)(self._members, variables)
 
     def train(self, state: State, start: int, stop: int) -> State:
-        """Trains epochs `start` to `stop` - 1. The buffers of `state` are reused: it must not be used again."""
-        return self._train(self._members, state, self._images, jnp.int32(start), jnp.int32(stop))
+        """Trains epochs `start` to `stop` - 1. The buffers of `state` are reused: it must not be used again.
+
+        Raises:
+          InputError: not even one member fits into the memory of a device.
+        """
+        arguments = (self._members, state, self._images, jnp.int32(start), jnp.int32(stop))
+        if self._train is None:
+            self._train = self._compile_within_memory(arguments)
+        return self._train(*arguments)
+
+    def _compile_within_memory(self, arguments: Any) -> Any:
+        """Compiles the training program, with fewer members at once until it fits."""
+        while True:
+            compiled = self._train_jit.lower(*arguments).compile()
+            needed = _memory_needed(compiled)
+            if needed <= self.memory_limit:
+                return compiled
+            if self._at_once == 1:
+                config, gib = self.config, 2**30
+                raise InputError(
+                    f"--width={config.width}: {config.model} with --batch_size={config.batch_size} needs "
+                    f"{needed / gib:.2f} GiB of a device that has {self.memory_limit / gib:.2f}; "
+                    "choose a smaller --width or --batch_size, or more devices"
+                )
+            self._make_programs(self._at_once // 2)
 
     def evaluate(self, state: State) -> dict[str, np.ndarray]:
         """See `train.evaluate`; arrays `(member,)` on the host."""
@@ -189,6 +240,24 @@ class Family:
 
     def _image(self) -> jax.Array:
         return jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.param_dtype)
+
+
+def _memory(device: jax.Device) -> int:
+    """Bytes that a device has for this process; the virtual devices of a CPU share the machine's memory."""
+    statistics = device.memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine // jax.local_device_count(device.platform)
+
+
+def _memory_needed(compiled: Any) -> int:
+    """Bytes on a device, from the compiler's own analysis; 0 where it has none."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return 0
+    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return held + analysis.temp_size_in_bytes
 
 
 def _as_tree(state: State) -> dict[str, Any]:

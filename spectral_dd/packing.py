@@ -15,11 +15,13 @@ import jax.numpy as jnp
 from spectral_dd.config import Config
 from spectral_dd.models import build_model
 
-# The cost model, seconds. Measured on two cores of a server CPU with cnn5 at 8x8 and 32x32, widths 2 to 32;
-# only their ratios matter, and not much: a wrong cut costs a compilation or some padding, never a result.
+# The cost model, seconds and rates of one device. Fitted on a core of a server CPU to cnn5 at 8x8 and 32x32, widths 2
+# to 32, which it gives to 30 %; only ratios matter, and not much: a wrong cut costs a compilation or some padding,
+# never a result. Where a sweep is long enough, `tune.py` measures instead.
 COMPILE_SECONDS = 8.0
-STEP_SECONDS = 1.2e-3
-FLOPS_PER_SECOND = 50e9
+STEP_SECONDS = 1e-4
+FLOPS_PER_SECOND = 160e9
+BYTES_PER_SECOND = 32e9
 
 
 def plan(
@@ -119,14 +121,16 @@ class Work:
         self._num_classes = num_classes
         self._traced = functools.cache(self._trace)
 
-    def _trace(self, model: str, dataset: str, width: int) -> tuple[int, float]:
-        """Trainable parameters, and FLOPs of a forward pass for an example."""
+    def _trace(self, model: str, dataset: str, width: int) -> tuple[int, float, float]:
+        """Trainable parameters; FLOPs of a forward pass for an example, and bytes that it reads and writes."""
         network = build_model(Config(model=model, width=width), self._num_classes[dataset])
         image = jax.ShapeDtypeStruct((1, *self._image_shapes[dataset]), jnp.float32)
         variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
         forward = jax.jit(lambda variables, x: network.apply(variables, x, train=False))
         cost = forward.lower(variables, image).cost_analysis() or {}
-        return sum(leaf.size for leaf in jax.tree.leaves(variables["params"])), float(cost.get("flops", 0.0))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        activations = float(cost.get("bytes accessed", 0.0)) - 4 * parameters
+        return parameters, float(cost.get("flops", 0.0)), max(0.0, activations)
 
     def _at_width(self, config: Config, width: int) -> list[float]:
         first, second, third = (self._traced(config.model, config.dataset, w) for w in (1, 2, 3))
@@ -148,4 +152,5 @@ class Work:
     def seconds(self, config: Config, width: int) -> float:
         """Estimated time to train the member at a padded width on one device."""
         steps = config.epochs * config.steps_per_epoch
-        return steps * STEP_SECONDS + self.train_flops(config, width) / FLOPS_PER_SECOND
+        traffic = 3 * self._at_width(config, width)[2] * config.batch_size * steps
+        return steps * STEP_SECONDS + self.train_flops(config, width) / FLOPS_PER_SECOND + traffic / BYTES_PER_SECOND

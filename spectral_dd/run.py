@@ -27,9 +27,9 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from spectral_dd import checkpoint, data, indicator, packing
+from spectral_dd import checkpoint, data, indicator, packing, tune
 from spectral_dd.config import CheckpointError, Config, InputError
-from spectral_dd.family import SPLITS, Family
+from spectral_dd.family import SPLITS, Family, Lowering
 from spectral_dd.models import build_model
 from spectral_dd.sweep import (
     Sweep,
@@ -68,10 +68,14 @@ def set_up_jax(x64: bool = False) -> None:
     # A GPU's own choice for float32 products may be TF32, with 10 bits of mantissa.
     jax.config.update("jax_default_matmul_precision", "float32")
     jax.config.update("jax_enable_x64", x64)
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "spectral_dd" / "xla"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def cache_directory() -> pathlib.Path:
+    """What may be deleted at any time: compiled programs and measured times."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "spectral_dd"
 
 
 def load_datasets(configs: Sequence[Config], data_dir: str | None = None) -> dict[str, data.Dataset]:
@@ -119,14 +123,34 @@ def work_of(datasets: dict[str, data.Dataset]) -> packing.Work:
     )
 
 
-def plan_sweep(configs: Sequence[Config], datasets: dict[str, data.Dataset], num_tasks: int = 1) -> Sweep:
-    """Packs the (resolved) members and gathers what sweep.json says about them."""
+def plan_sweep(
+    configs: Sequence[Config], datasets: dict[str, data.Dataset], num_tasks: int = 1, *, measure: bool = False
+) -> Sweep:
+    """Packs the (resolved) members and gathers what sweep.json says about them.
+
+    With `measure`, lowerings and the time of a step are measured where the sweep is long enough to pay for it.
+    """
     work, devices = work_of(datasets), jax.local_device_count()
-    packs = packing.plan(configs, work.seconds, devices, min_packs=num_tasks)
+
+    def plan(seconds):
+        return packing.plan(configs, seconds, devices, min_packs=num_tasks)
+
+    choices, seconds = {}, work.seconds
+    packs = plan(seconds)
+    if measure:
+        measurements = tune.Measurements(cache_directory() / "timings.json")
+        choices = tune.tune([[configs[i] for i in pack] for pack in packs], datasets, work, measurements)
+        seconds = tune.MeasuredWork(work, choices).seconds
+        packs = plan(seconds)
+    platform = jax.local_devices()[0].platform
+    widest = [max((configs[i] for i in pack), key=lambda c: c.width) for pack in packs]
     return Sweep(
         configs=list(configs),
         packs=packs,
-        costs=[packing.pack_seconds([configs[i] for i in pack], work.seconds, devices) for pack in packs],
+        lowerings=[
+            {"platform": platform, **dataclasses.asdict(tune.lowering_for(choices, config))} for config in widest
+        ],
+        costs=[packing.pack_seconds([configs[i] for i in pack], seconds, devices) for pack in packs],
         facts=[
             {
                 "parameters": work.parameters(c),
@@ -255,6 +279,7 @@ def run_sweep(
     task_index: int = 0,
     task_count: int = 1,
     save_minutes: float = 5.0,
+    measure: bool = False,
 ) -> Sweep:
     """Trains a sweep, or this task's share of its packs, in DIR; goes on where DIR stopped.
 
@@ -265,6 +290,7 @@ def run_sweep(
       task_index: which share, 0 to task_count - 1.
       task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
       save_minutes: longest time between checkpoints.
+      measure: choose lowerings and packs of a new sweep by measurements, see `tune.py`.
 
     Raises:
       InputError: something of the above cannot work; nothing was written.
@@ -276,13 +302,17 @@ def run_sweep(
     configs = resolve(configs, datasets)
     sweep = check_workdir(workdir, configs)
     if sweep is None:
-        sweep = write_sweep(workdir, plan_sweep(configs, datasets, task_count))
+        sweep = write_sweep(workdir, plan_sweep(configs, datasets, task_count, measure=measure))
     packs = sweep.pack_configs
     mine = packing.shares(sweep.costs, task_count)[task_index]
     for line in dict.fromkeys(thinning(packs[i], datasets[packs[i][0].dataset]) for i in mine):
         if line:
             print(line, file=sys.stderr)
-    with Progress(sum(sweep.costs[i] for i in mine)) as progress, stop_signals() as stop_signal:
+    with (
+        Compilations() as compilations,
+        Progress(sum(sweep.costs[i] for i in mine)) as progress,
+        stop_signals() as stop_signal,
+    ):
         for i in mine:
             if (number := stop_signal()) is not None:
                 raise Interrupted(number)
@@ -294,8 +324,18 @@ def run_sweep(
                 progress,
                 stop_signal,
                 save_seconds=60 * save_minutes,
+                lowering=_lowering(sweep, i),
             )
+    print(compilations, file=sys.stderr)
     return sweep
+
+
+def _lowering(sweep: Sweep, pack: int) -> Lowering | None:
+    """The lowering that sweep.json holds for a pack, unless it was chosen for other devices."""
+    if not sweep.lowerings:
+        return None
+    platform, convolution, at_once = (sweep.lowerings[pack][k] for k in ("platform", "convolution", "at_once"))
+    return Lowering(convolution, at_once) if platform == jax.local_devices()[0].platform else None
 
 
 def train_pack(
@@ -306,6 +346,7 @@ def train_pack(
     stop_signal: Callable[[], int | None] = lambda: None,
     *,
     save_seconds: float = 300.0,
+    lowering: Lowering | None = None,
 ) -> None:
     """Trains one pack to its end from wherever its checkpoints are.
 
@@ -318,7 +359,7 @@ def train_pack(
         progress.skip_to(config.epochs)
         return
     with checkpoint.PackWriter(directory) as writer:
-        family = Family(configs, dataset)
+        family = Family(configs, dataset, lowering=lowering)
         if writer.latest() is None:
             epoch, state = 0, family.initial_state()
         else:
@@ -441,6 +482,30 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Compilations:
+    """Counts the programs that XLA compiles within it, and their time."""
+
+    _EVENT = "/jax/core/compile/backend_compile_duration"
+
+    def __enter__(self) -> "Compilations":
+        self._seconds: list[float] = []
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._add)
+
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event == self._EVENT:
+            self._seconds.append(duration_secs)
+
+    def __str__(self) -> str:
+        # Most are single operations on arrays; those are compiled in no time.
+        long = [s for s in self._seconds if s > 1]
+        total = sum(self._seconds)
+        return f"compiled {len(self._seconds)} programs in {total:.1f} s, {len(long)} of them took more than 1 s"
 
 
 class Progress:

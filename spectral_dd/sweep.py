@@ -213,7 +213,8 @@ class Sweep:
 
     `costs` are the packs' estimated work, in any unit: tasks share the packs by them. `facts` has an entry a
     member (parameters, noise_rate), `datasets` an entry a data set (image_shape, num_classes); `provenance` is
-    free (command line, versions, git revision).
+    free (command line, versions, git revision). `lowerings` has an entry a pack: the platform that it was chosen for,
+    and the fields of `family.Lowering`.
     """
 
     configs: list[Config]
@@ -222,6 +223,7 @@ class Sweep:
     facts: list[dict[str, Any]]
     datasets: dict[str, dict[str, Any]]
     provenance: dict[str, Any]
+    lowerings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def pack_configs(self) -> list[list[Config]]:

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from spectral_dd import data, measures, padding, spectrum
-from spectral_dd.config import Config
-from spectral_dd.family import Family, around, deal
+from spectral_dd.config import Config, InputError
+from spectral_dd.family import Family, Lowering, _memory_needed, around, deal
 from spectral_dd.models import build_model
 
 BATCH = 8
@@ -148,26 +148,28 @@ def test_float64_of_the_deep_networks(digits, large_digits, x64, model):
 
 
 @pytest.mark.parametrize(
-    ("model", "optimizer", "sequential"),
-    [("cnn5", "adam", False), ("mlp", "sgd", True)],
+    ("model", "optimizer", "lowering"),
+    [
+        ("cnn5", "adam", Lowering("im2col", None)),
+        ("cnn5", "sgd", Lowering("lax", 2)),
+        ("mlp", "sgd", Lowering("im2col", 1)),
+    ],
 )
-def test_float32_one_step_and_both_ways_to_map_over_members(digits, model, optimizer, sequential):
+def test_float32_one_step_and_all_ways_to_map_over_members(digits, model, optimizer, lowering):
     """To 1e-5, a hundred times the rounding of a weight. Adam divides by the gradient's size, so its epsilon
     decides where a gradient is nearly zero: a step of 1e-3 keeps that below the tolerance."""
     configs = [
         dataclasses.replace(c, train_size=BATCH, learning_rate=1e-3 * (i + 1))
         for i, c in enumerate(mixed_pack(model=model, optimizer=optimizer))
     ]
-    family = Family(configs, digits)
-    family.sequential = sequential
+    family = Family(configs, digits, jax.local_devices()[:1], lowering=lowering)
     for config, _, narrow in members_of(family, family.train(family.initial_state(), 0, 1)):
         _, alone = train_alone(config, digits, initial_variables(config, digits), 1)
         assert_trees_close(narrow, alone, 1e-5)
 
 
 def test_vmap_over_members_with_training_sets_of_different_size(digits, x64):
-    family = Family(mixed_pack(model="mlp", dtype="float64"), digits)
-    family.sequential = False
+    family = Family(mixed_pack(model="mlp", dtype="float64"), digits, lowering=Lowering("im2col", None))
     for config, _, narrow in members_of(family, family.train(family.initial_state(), 0, 2)):
         _, alone = train_alone(config, digits, initial_variables(config, digits), 2 * config.steps_per_epoch)
         assert_trees_close(narrow, alone, 1e-9)
@@ -406,3 +408,21 @@ def test_deal_gives_each_member_a_slot_and_balances_the_work(members, shards):
     assert set(slots) == set(range(members)) and len(slots) == rows * shards
     loads = [sum(work[i] for i in set(slots[r * rows : (r + 1) * rows])) for r in range(shards)]
     assert max(loads) <= work[-1] * 1.5
+
+
+def test_fewer_members_are_computed_at_once_where_memory_is_short(digits):
+    configs = mixed_pack(model="cnn5")
+    device = jax.local_devices()[:1]
+    at_once = Lowering("im2col", None)
+
+    def trained(**options):
+        family = Family(configs, digits, device, **options)
+        return family, family.fetch(family.train(family.initial_state(), 0, 1))
+
+    roomy, expected = trained(lowering=at_once)
+    needed = _memory_needed(roomy._train)
+    tight, found = trained(lowering=at_once, memory_limit=needed - 1)
+    assert _memory_needed(tight._train) < needed
+    assert_trees_close(found.variables, expected.variables, 1e-5)
+    with pytest.raises(InputError, match=r"--width=.* needs .* GiB of a device that has .*--batch_size"):
+        trained(lowering=at_once, memory_limit=1000)
