@@ -1,87 +1,109 @@
 """Training throughput of this project against what one would use instead, side by side.
 
-Starts the contestants of `contestants.py` as processes and lets them train in turn, so that whatever else the machine
-does hits all alike; reports medians. Needs PyTorch (`pip install torch==2.13.0`). About half an hour on two cores.
+Needs PyTorch (`pip install torch==2.13.0`). About three quarters of an hour on two cores.
 
     python benchmarks/training.py [--size=8,32] [--width=2,4,8,16,32,mixed]
+    python benchmarks/training.py --model=resnet18 [--size=32] [--width=4,16,64]    # for a GPU
 """
 
-import json
-import pathlib
-import platform
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 
+import torch
 from absl import app, flags
-from contestants import BATCH, CONTESTANTS, STEPS_PER_EPOCH, Setting
+from peak import SIDE, product_rates
+from side_by_side import (
+    BATCH,
+    CORES,
+    STEPS_PER_EPOCH,
+    Setting,
+    median_rates,
+    print_heading,
+    print_row,
+    print_section,
+)
 
+from spectral_dd.config import Config
+from spectral_dd.packing import Work
 from spectral_dd.sweep import PRESETS
 
-SIZE = flags.DEFINE_list("size", ["8", "32"], "heights and widths of the images")
-WIDTH = flags.DEFINE_list("width", ["2", "4", "8", "16", "32", "mixed"], "widths; mixed: one network each of 1 to 32")
+MODEL = flags.DEFINE_enum("model", "cnn5", ["cnn5", "resnet18"], "architecture")
+SIZE = flags.DEFINE_list("size", None, "heights and widths of the images; by default 8,32, of a resnet18 32")
+WIDTH = flags.DEFINE_list(
+    "width", None,
+    "widths; mixed: one network each of 1 to 32; by default 2,4,8,16,32,mixed, of a resnet18 4,16,64",
+)  # fmt: skip
 MEMBERS = flags.DEFINE_integer("members", 8, "networks of a width")
-SECONDS = flags.DEFINE_float("seconds", 2.0, "time of one measurement, roughly")
-REPEATS = flags.DEFINE_integer("repeats", 5, "measurements of each, in turn")
 
+DEFAULTS = {"cnn5": (["8", "32"], ["2", "4", "8", "16", "32", "mixed"]), "resnet18": (["32"], ["4", "16", "64"])}
 MIXED = list(PRESETS["digits"]["width"])
 
+OTHERS = {
+    "PyTorch, one after another": "torch_contestants.py Sequential",
+    "PyTorch, a process a core": "torch_contestants.py Processes",
+    "torch.func.vmap": "torch_contestants.py Vmap",
+    "JAX, Python loop": "jax_contestants.py Loop",
+}
+OURS = {"spectral_dd": "jax_contestants.py Ours"}
 
-class Running:
-    """A contestant in its own process, ready to train."""
+METHOD = """
+Examples a second over all networks: {model}, Adam (1e-3), batch {batch}, random images, shuffled and augmented in
+memory (random shift, and flip at 32x32) by vectorised operations, float32 (on a GPU the others are free to use TF32,
+this project is not), no evaluation. {members} networks of a width; mixed: one each of widths {mixed}.
 
-    def __init__(self, name: str, setting: Setting):
-        program = pathlib.Path(__file__).parent / "contestants.py"
-        command = [sys.executable, str(program), name, json.dumps(setting.widths), str(setting.size)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        if self._process.stdout.readline().strip() != "ready":
-            raise RuntimeError(f"{name} with widths {setting.widths} at {setting.size} could not start")
-        # Enough steps for one measurement, in whole epochs.
-        seconds = self.seconds(STEPS_PER_EPOCH)
-        self.steps = STEPS_PER_EPOCH * max(1, round(SECONDS.value / seconds))
+- PyTorch, one after another: eager, all {cores} cores (or the GPU) in each operation, fused Adam.
+- PyTorch, a process a core: the same, single-threaded, the networks dealt to the processes.
+- torch.func.vmap: over the networks, which must be of one width; BatchNorm without running statistics.
+- JAX, Python loop: flax's own layers, one jitted step, one network after another.
+- spectral_dd: as in a sweep that is too short to measure which of its ways is fastest (`spectral_dd/tune.py`), padded
+  where widths are mixed.
 
-    def seconds(self, steps: int) -> float:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(steps, file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
-
-    def rate(self, networks: int) -> float:
-        """Examples a second, over all networks."""
-        return networks * self.steps * BATCH / self.seconds(self.steps)
-
-    def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+The last three columns are of spectral_dd: its rate over the best other one; its useful FLOP/s (three forward passes
+for a step, at the networks' own widths); and what that is of the machine's rate of float32 products.
+"""
 
 
-def compare(setting: Setting) -> dict[str, float]:
-    """Median rates of the contestants."""
-    names = [n for n in CONTESTANTS if n != "torch.func.vmap" or len(set(setting.widths)) == 1]
-    running = {name: Running(name, setting) for name in names}
-    rates: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(REPEATS.value):
-        for name, contestant in running.items():
-            rates[name].append(contestant.rate(len(setting.widths)))
-    for contestant in running.values():
-        contestant.stop()
-    return {name: statistics.median(values) for name, values in rates.items()}
+def contestants(setting: Setting) -> dict[str, str]:
+    others = dict(OTHERS)
+    if len(set(setting.widths)) > 1:
+        del others["torch.func.vmap"]
+    if torch.cuda.is_available():  # cores do not compute then
+        del others["PyTorch, a process a core"]
+    return others | OURS
+
+
+def flops_of_an_example(setting: Setting) -> float:
+    """Of training each network on one example."""
+    work = Work({"random": (setting.size, setting.size, setting.channels)}, {"random": 10})
+    one = {"dataset": "random", "epochs": 1, "train_size": 1, "batch_size": 1}
+    return sum(work.train_flops(Config(model=setting.model, width=width, **one)) for width in setting.widths)
 
 
 def main(argv: Sequence[str]) -> None:
-    print(f"{platform.machine()}, {MEMBERS.value} networks, examples a second over all networks\n")
-    print("| size | width | " + " | ".join(CONTESTANTS) + " | against the best other |")
-    print("|---" * (len(CONTESTANTS) + 3) + "|")
+    mixed = f"{', '.join(map(str, MIXED[:-1]))} and {MIXED[-1]}"
+    print_section(
+        f"Training: {MODEL.value}",
+        METHOD.format(model=MODEL.value, batch=BATCH, members=MEMBERS.value, mixed=mixed, cores=CORES),
+    )
+    products = product_rates()
+    rates_of_products = " and ".join(f"{rate / 1e9:,.0f} GFLOP/s by {name}" for name, rate in products.items())
+    print(f"A product of two {SIDE}x{SIDE} matrices in float32: {rates_of_products}.\n")
+    values = [*OTHERS, *OURS, "against the best other", "GFLOP/s", "of products"]
+    print_heading(["size", "width"], values)
+    sizes, widths = DEFAULTS[MODEL.value]
     ratios = []
-    for size in map(int, SIZE.value):
-        for width in WIDTH.value:
-            rates = compare(Setting(MIXED if width == "mixed" else [int(width)] * MEMBERS.value, size))
-            ratios.append(rates["spectral_dd"] / max(r for name, r in rates.items() if name != "spectral_dd"))
-            cells = [f"{rates[name]:,.0f}" if name in rates else "-" for name in CONTESTANTS]
-            print(f"| {size}x{size} | {width} | {' | '.join(cells)} | {ratios[-1]:.2f} |", flush=True)
-    print(f"\ngeometric mean of the last column: {statistics.geometric_mean(ratios):.2f}")
+    for size in map(int, SIZE.value or sizes):
+        for width in WIDTH.value or widths:
+            setting = Setting(MODEL.value, MIXED if width == "mixed" else [int(width)] * MEMBERS.value, size)
+            rates = median_rates(contestants(setting), setting)
+            examples = BATCH * STEPS_PER_EPOCH  # in a piece of work, for each network
+            cells = [f"{rates[n] * examples * len(setting.widths):,.0f}" if n in rates else "-" for n in OTHERS | OURS]
+            ours = rates.pop("spectral_dd")
+            ratios.append(ours / max(rates.values()))
+            flops = ours * examples * flops_of_an_example(setting)
+            share = flops / max(products.values())
+            print_row(f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}", f"{flops / 1e9:,.1f}", f"{share:.0%}")
+    print(f"\nGeometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}.")
 
 
 if __name__ == "__main__":

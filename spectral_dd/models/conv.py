@@ -43,7 +43,7 @@ def draw_weights(initializer: str, fan_in: int, *, bias: bool = False) -> Callab
 
 
 # Bytes of a block's patches that stay in the second-level cache of a core beside what they are made of.
-BLOCK_BYTES = 1_200_000
+BLOCK_BYTES = 300_000
 
 
 def im2col(

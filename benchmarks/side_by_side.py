@@ -1,0 +1,131 @@
+"""Contestants side by side: what each of them works on, and how they are started, timed and compared.
+
+A contestant is a class that is made from a `Setting` and whose `work(times)` does some work so many times. Each runs in
+a process of its own, and they work in turn, so that whatever else the machine does hits all alike.
+"""
+
+import json
+import os
+import pathlib
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+
+SECONDS = flags.DEFINE_float("seconds", 2.0, "time of one measurement, roughly")
+REPEATS = flags.DEFINE_integer("repeats", 5, "measurements of each, in turn")
+
+CORES = len(os.sched_getaffinity(0))
+
+# Training: what one piece of work is, for each network.
+BATCH = 128
+STEPS_PER_EPOCH = 10
+
+# Spectra: what one piece of work is, for each network.
+EXAMPLES = 256
+POINTS = 128
+HALF_WIDTH = 0.5
+
+# Several processes share an accelerator, of which the first JAX would otherwise take three quarters.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+class Setting(NamedTuple):
+    """Networks of these widths, one each, on images of this size."""
+
+    model: str  # cnn5 or resnet18
+    widths: list[int]
+    size: int
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.size == 8 else 3
+
+    @property
+    def shift(self) -> int:
+        return 1 if self.size == 8 else 4
+
+    @property
+    def flip(self) -> bool:
+        return self.size != 8
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        shape = (BATCH * STEPS_PER_EPOCH, self.size, self.size, self.channels)
+        return rng.integers(0, 256, shape, np.uint8), rng.integers(0, 10, shape[0])
+
+
+def serve(*contestants: type) -> None:
+    """The program of a contestant: answers each line of its input with the seconds that so much work took."""
+    name, setting = sys.argv[1:]
+    contestant = {c.__name__: c for c in contestants}[name](Setting(**json.loads(setting)))
+    contestant.work(1)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        contestant.work(int(line))
+        print(time.perf_counter() - start, flush=True)
+
+
+class Running:
+    """A contestant in its own process, ready to work."""
+
+    def __init__(self, program: str, setting: Setting):
+        """
+        Args:
+          program: file beside this one and class in it.
+          setting: what the class is made from.
+        """
+        file, name = program.split()
+        command = [sys.executable, str(pathlib.Path(__file__).with_name(file)), name, json.dumps(setting._asdict())]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != "ready":
+            raise RuntimeError(f"{shlex.join(command)} could not start")
+        self.times = max(1, round(SECONDS.value / self.seconds(1)))
+
+    def seconds(self, times: int) -> float:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(times, file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def rate(self) -> float:
+        """Pieces of work a second."""
+        return self.times / self.seconds(self.times)
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def median_rates(programs: dict[str, str], setting: Setting) -> dict[str, float]:
+    """Pieces of work a second, of contestants that work in turn."""
+    running = {name: Running(program, setting) for name, program in programs.items()}
+    rates: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(REPEATS.value):
+        for name, contestant in running.items():
+            rates[name].append(contestant.rate())
+    for contestant in running.values():
+        contestant.stop()
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def print_section(title: str, text: str) -> None:
+    """Opens a section of docs/benchmarks.md with what is measured and by which command."""
+    print(f"## {title}\n\n{text.strip()}\n\n    {shlex.join(['python', *sys.argv])}\n")
+
+
+def print_heading(names: list[str], values: list[str]) -> None:
+    """The first two lines of a table that has values, aligned to the right, behind what they are of."""
+    print(f"| {' | '.join(names + values)} |")
+    print("|---" * len(names) + "|---:" * len(values) + "|", flush=True)
+
+
+def print_row(*cells: object) -> None:
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)

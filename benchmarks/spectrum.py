@@ -1,0 +1,67 @@
+"""Line spectra of this project against the loop over points of the paper's public code, side by side.
+
+Needs PyTorch (`pip install torch==2.13.0`). About ten minutes on two cores.
+
+    python benchmarks/spectrum.py [--size=8,32] [--width=2,8] [--model=resnet18]
+"""
+
+import statistics
+from collections.abc import Sequence
+
+from absl import app, flags
+from side_by_side import (
+    CORES,
+    EXAMPLES,
+    HALF_WIDTH,
+    POINTS,
+    Setting,
+    median_rates,
+    print_heading,
+    print_row,
+    print_section,
+)
+
+MODEL = flags.DEFINE_enum("model", "cnn5", ["cnn5", "resnet18"], "architecture")
+SIZE = flags.DEFINE_list("size", ["8", "32"], "heights and widths of the images")
+WIDTH = flags.DEFINE_list("width", ["2", "8"], "widths")
+MEMBERS = flags.DEFINE_integer("members", CORES, "networks")
+
+OTHERS = {
+    "PyTorch, a call a point": "torch_contestants.py Spectra",
+    "JAX, a call a point": "jax_contestants.py LoopSpectra",
+}
+OURS = {"spectral_dd": "jax_contestants.py OurSpectra"}
+
+METHOD = """
+Forward passes of one input a second over all networks, for the spectra of the paper: |F|^2 of the logits, mean over
+classes, along a random direction through each of {examples} examples, {points} points, h = {half_width};
+{members} networks ({model}), float32 (on a GPU the others are free to use TF32, this project is not).
+
+- PyTorch, a call a point: as in the paper's public code, one network after another: for each point a forward pass of
+  all examples (`eval`, `no_grad`, all {cores} cores or the GPU), whose logits are copied to NumPy; then `numpy.fft`.
+- JAX, a call a point: the same with flax's own layers and one jitted forward pass.
+- spectral_dd: as in a sweep, a stream of networks a core on a CPU; it computes residual spectra and energies of slope
+  and curvature beside.
+
+The last column is the rate of spectral_dd over the best other one.
+"""
+
+
+def main(argv: Sequence[str]) -> None:
+    fields = {"examples": EXAMPLES, "points": POINTS, "half_width": HALF_WIDTH, "cores": CORES}
+    text = METHOD.format(model=MODEL.value, members=MEMBERS.value, **fields)
+    print_section(f"Spectra: {MODEL.value}", text)
+    print_heading(["size", "width"], [*OTHERS, *OURS, "against the best other"])
+    ratios = []
+    for size in map(int, SIZE.value):
+        for width in map(int, WIDTH.value):
+            setting = Setting(MODEL.value, [width] * MEMBERS.value, size)
+            rates = median_rates(OTHERS | OURS, setting)
+            cells = [f"{rate * EXAMPLES * POINTS * MEMBERS.value:,.0f}" for rate in rates.values()]
+            ratios.append(rates.pop("spectral_dd") / max(rates.values()))
+            print_row(f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}")
+    print(f"\nGeometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}.")
+
+
+if __name__ == "__main__":
+    app.run(main)

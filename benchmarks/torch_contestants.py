@@ -1,0 +1,196 @@
+"""What PyTorch offers to train several networks and to measure their spectra; on a GPU where it finds one.
+
+Float32 with PyTorch's own settings, which on a GPU allow TF32 in convolutions.
+"""
+
+import contextlib
+import multiprocessing
+from typing import Any
+
+import numpy as np
+import torch
+from side_by_side import BATCH, CORES, EXAMPLES, HALF_WIDTH, POINTS, Setting, serve
+from torch import nn
+from torch.nn import functional
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+torch.backends.cudnn.benchmark = True
+
+
+def wait() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def conv_norm(c_in: int, c_out: int, track: bool, size: int = 3, stride: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(c_in, c_out, size, stride, padding=size // 2, bias=False)
+    return [conv, nn.BatchNorm2d(c_out, track_running_stats=track)]
+
+
+def cnn5(width: int, channels: int, track: bool) -> nn.Module:
+    layers: list[Any] = []
+    for c_in, c_out, pool in (
+        (channels, width, 1),
+        (width, 2 * width, 2),
+        (2 * width, 4 * width, 2),
+        (4 * width, 8 * width, 0),
+    ):
+        layers += [*conv_norm(c_in, c_out, track), nn.ReLU()]
+        layers += [nn.AdaptiveMaxPool2d(1)] if not pool else [nn.MaxPool2d(pool)] if pool > 1 else []
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * width, 10))
+
+
+class Block(nn.Module):
+    """A basic block of a residual network."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, track: bool):
+        super().__init__()
+        self.body = nn.Sequential(*conv_norm(c_in, c_out, track, 3, stride), nn.ReLU(), *conv_norm(c_out, c_out, track))
+        same = stride == 1 and c_in == c_out
+        self.shortcut = nn.Identity() if same else nn.Sequential(*conv_norm(c_in, c_out, track, 1, stride))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet18(width: int, channels: int, track: bool) -> nn.Module:
+    layers = [*conv_norm(channels, width, track), nn.ReLU()]
+    c_in = width
+    for stage in range(4):
+        c_out = width * 2**stage
+        layers += [Block(c_in, c_out, 2 if stage else 1, track), Block(c_out, c_out, 1, track)]
+        c_in = c_out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c_in, 10))
+
+
+def networks(setting: Setting, track: bool = True) -> list[nn.Module]:
+    """The networks of a setting; BatchNorm tracks running statistics if told to."""
+    make = {"cnn5": cnn5, "resnet18": resnet18}[setting.model]
+    return [make(width, setting.channels, track).to(DEVICE) for width in setting.widths]
+
+
+def adam(parameters) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, 1e-3, fused=True)
+
+
+class Data:
+    """Shuffled, augmented batches from memory."""
+
+    def __init__(self, setting: Setting):
+        images, labels = setting.data()
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(DEVICE)
+        self.labels, self.setting = torch.from_numpy(labels).to(DEVICE), setting
+
+    def epoch(self):
+        order = torch.randperm(len(self.labels), device=DEVICE)
+        for chosen in order.split(BATCH):
+            yield self.augment(self.images[chosen]).float() / 255, self.labels[chosen]
+
+    def augment(self, images: torch.Tensor) -> torch.Tensor:
+        size, shift = self.setting.size, self.setting.shift
+        x = functional.pad(images, (shift,) * 4)
+        corners = torch.randint(0, 2 * shift + 1, (2, BATCH, 1), device=DEVICE)
+        rows, columns = corners + torch.arange(size, device=DEVICE)
+        if self.setting.flip:
+            columns = torch.where(torch.rand(BATCH, 1, device=DEVICE) < 0.5, columns.flip(1), columns)
+        example = torch.arange(BATCH, device=DEVICE)[:, None, None, None]
+        channel = torch.arange(x.shape[1], device=DEVICE)[None, :, None, None]
+        return x[example, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+class Sequential:
+    """One network after another, all cores in each operation."""
+
+    def __init__(self, setting: Setting):
+        self.data = Data(setting)
+        self.networks = networks(setting)
+        self.optimizers = [adam(n.parameters()) for n in self.networks]
+
+    def work(self, epochs: int) -> None:
+        for network, optimizer in zip(self.networks, self.optimizers, strict=True):
+            for _ in range(epochs):
+                for x, y in self.data.epoch():
+                    optimizer.zero_grad()
+                    functional.cross_entropy(network(x), y).backward()
+                    optimizer.step()
+        wait()
+
+
+def _work_when_told(setting: Setting, pipe) -> None:
+    torch.set_num_threads(1)
+    contestant = Sequential(setting)
+    with contextlib.suppress(EOFError):  # the other end was closed
+        while True:
+            contestant.work(pipe.recv())
+            pipe.send(None)
+
+
+class Processes:
+    """A process a core, single-threaded, the networks dealt to them."""
+
+    def __init__(self, setting: Setting):
+        context = multiprocessing.get_context("spawn")
+        ordered = sorted(setting.widths, reverse=True)
+        self.pipes = []
+        for core in range(CORES):
+            ours, theirs = context.Pipe()
+            share = setting._replace(widths=ordered[core::CORES])
+            context.Process(target=_work_when_told, args=(share, theirs), daemon=True).start()
+            self.pipes.append(ours)
+
+    def work(self, epochs: int) -> None:
+        for pipe in self.pipes:
+            pipe.send(epochs)
+        for pipe in self.pipes:
+            pipe.recv()
+
+
+class Vmap:
+    """torch.func.vmap over networks of one width (BatchNorm without running statistics, which vmap wants)."""
+
+    def __init__(self, setting: Setting):
+        self.data = [Data(setting) for _ in setting.widths]
+        members = networks(setting, track=False)
+        params, _ = torch.func.stack_module_state(members)
+        self.params = {name: p.detach().requires_grad_() for name, p in params.items()}
+        self.optimizer = adam(self.params.values())
+
+        def loss(params, x, y):
+            return functional.cross_entropy(torch.func.functional_call(members[0], params, (x,)), y)
+
+        self.losses = torch.func.vmap(loss)
+
+    def work(self, epochs: int) -> None:
+        for _ in range(epochs):
+            for batches in zip(*(data.epoch() for data in self.data), strict=True):
+                x, y = (torch.stack(parts) for parts in zip(*batches, strict=True))
+                self.optimizer.zero_grad()
+                self.losses(self.params, x, y).sum().backward()
+                self.optimizer.step()
+        wait()
+
+
+class Spectra:
+    """The loop of the paper's public code: for each point on the segments a forward pass of all examples."""
+
+    def __init__(self, setting: Setting):
+        images, _ = setting.data()
+        self.x = torch.from_numpy(images[:EXAMPLES]).permute(0, 3, 1, 2).contiguous().to(DEVICE).float() / 255
+        self.networks = [network.eval() for network in networks(setting)]
+
+    def work(self, times: int) -> None:
+        for _ in range(times):
+            for network in self.networks:
+                self.energy(network)
+
+    @torch.no_grad()
+    def energy(self, network: nn.Module) -> np.ndarray:
+        v = torch.randn_like(self.x)
+        v /= v.flatten(1).norm(dim=1)[:, None, None, None]
+        points = -HALF_WIDTH + 2 * HALF_WIDTH * np.arange(POINTS) / POINTS
+        outputs = np.stack([network(self.x + float(t) * v).cpu().numpy() for t in points])
+        return (np.abs(np.fft.rfft(outputs, axis=0)) ** 2).mean(axis=-1)
+
+
+if __name__ == "__main__":
+    serve(Sequential, Processes, Vmap, Spectra)
