@@ -1,5 +1,6 @@
 """Several networks trained, and their spectra measured, with JAX as in most tutorials, and by this project."""
 
+import concurrent.futures
 import functools
 from typing import Any
 
@@ -147,13 +148,23 @@ class Ours:
     def __init__(self, setting: Setting):
         run.set_up_jax()
         configs, dataset = members(setting)
-        packs = packing.plan(configs, run.work_of({"random": dataset}).seconds, jax.local_device_count())
-        self.families = [Family([configs[i] for i in pack], dataset) for pack in packs]
-        self.states = [family.initial_state() for family in self.families]
+        devices = jax.local_devices()
+        plan = packing.plan_for(configs, run.work_of({"random": dataset}).seconds, len(devices))
+        places = [[device] for device in devices] if plan.apart else [devices]
+        # What follows each other on a place.
+        self.streams: list[list[list[Any]]] = []
+        for place, share in zip(places, packing.shares(plan.costs, len(places)), strict=True):
+            families = [Family([configs[i] for i in plan.packs[pack]], dataset, place) for pack in share]
+            self.streams.append([[family, family.initial_state()] for family in families])
+        self.threads = concurrent.futures.ThreadPoolExecutor(len(places))
 
     def work(self, epochs: int) -> None:
-        for i, family in enumerate(self.families):
-            self.states[i] = jax.block_until_ready(family.train(self.states[i], 0, epochs))
+        def train(stream):
+            for entry in stream:
+                family, state = entry
+                entry[1] = jax.block_until_ready(family.train(state, 0, epochs))
+
+        list(self.threads.map(train, self.streams))
 
 
 class OurSpectra:

@@ -8,6 +8,7 @@ import collections
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,35 @@ COMPILE_SECONDS = 8.0
 STEP_SECONDS = 1e-4
 FLOPS_PER_SECOND = 160e9
 BYTES_PER_SECOND = 32e9
+
+
+class Plan(NamedTuple):
+    packs: list[list[int]]  # indices of configs
+    costs: list[float]  # seconds of each pack, on the devices that it runs on
+    apart: bool  # as many packs at a time as there are devices, one on each, rather than each pack on all of them
+
+
+def plan_for(
+    configs: Sequence[Config],
+    member_seconds: Callable[[Config, int], float],
+    num_devices: int,
+    min_packs: int = 1,
+) -> Plan:
+    """The faster way to use the devices: packs one after another, each on all devices, or a pack a device.
+
+    All members of a pack run the same program, so that members of different widths on the devices wait for the widest;
+    packs apart need none of each other, but there must be enough of them to keep all devices busy.
+    """
+    plans = []
+    for apart in (False, True):
+        on = 1 if apart else num_devices
+        packs = plan(configs, member_seconds, on, min_packs)
+        costs = [pack_seconds([configs[i] for i in pack], member_seconds, on) for pack in packs]
+        with_compilation = [cost + COMPILE_SECONDS for cost in costs]
+        streams = shares(with_compilation, num_devices if apart else 1)
+        total = max(sum(with_compilation[pack] for pack in stream) for stream in streams)
+        plans.append((total, Plan(packs, costs, apart)))
+    return min(plans, key=lambda p: p[0])[1]
 
 
 def plan(

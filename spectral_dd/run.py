@@ -12,11 +12,13 @@ import json
 import os
 import pathlib
 import platform
+import queue
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
@@ -131,26 +133,23 @@ def plan_sweep(
     With `measure`, lowerings and the time of a step are measured where the sweep is long enough to pay for it.
     """
     work, devices = work_of(datasets), jax.local_device_count()
-
-    def plan(seconds):
-        return packing.plan(configs, seconds, devices, min_packs=num_tasks)
-
     choices, seconds = {}, work.seconds
-    packs = plan(seconds)
+    plan = packing.plan_for(configs, seconds, devices, min_packs=num_tasks)
     if measure:
         measurements = tune.Measurements(cache_directory() / "timings.json")
-        choices = tune.tune([[configs[i] for i in pack] for pack in packs], datasets, work, measurements)
+        choices = tune.tune([[configs[i] for i in pack] for pack in plan.packs], datasets, work, measurements)
         seconds = tune.MeasuredWork(work, choices).seconds
-        packs = plan(seconds)
+        plan = packing.plan_for(configs, seconds, devices, min_packs=num_tasks)
     platform = jax.local_devices()[0].platform
-    widest = [max((configs[i] for i in pack), key=lambda c: c.width) for pack in packs]
+    widest = [max((configs[i] for i in pack), key=lambda c: c.width) for pack in plan.packs]
     return Sweep(
         configs=list(configs),
-        packs=packs,
+        packs=plan.packs,
+        apart=plan.apart,
         lowerings=[
             {"platform": platform, **dataclasses.asdict(tune.lowering_for(choices, config))} for config in widest
         ],
-        costs=[packing.pack_seconds([configs[i] for i in pack], seconds, devices) for pack in packs],
+        costs=plan.costs,
         facts=[
             {
                 "parameters": work.parameters(c),
@@ -308,26 +307,66 @@ def run_sweep(
     for line in dict.fromkeys(thinning(packs[i], datasets[packs[i][0].dataset]) for i in mine):
         if line:
             print(line, file=sys.stderr)
+    devices = jax.local_devices()
+    # Either one pack after another, each on all devices, or as many packs at a time as there are devices.
+    places = [[device] for device in devices] if sweep.apart else [devices]
     with (
         Compilations() as compilations,
-        Progress(sum(sweep.costs[i] for i in mine)) as progress,
+        Progress(sum(sweep.costs[i] for i in mine), len(places)) as progress,
         stop_signals() as stop_signal,
     ):
-        for i in mine:
+
+        def train(i: int, place: list[jax.Device]) -> None:
             if (number := stop_signal()) is not None:
                 raise Interrupted(number)
-            progress.start_pack(i, len(packs), packs[i], sweep.costs[i])
             train_pack(
                 packs[i],
                 datasets[packs[i][0].dataset],
                 pack_directory(workdir, i),
-                progress,
+                PackProgress(progress, f"pack {i + 1}/{len(packs)}", packs[i], sweep.costs[i]),
                 stop_signal,
                 save_seconds=60 * save_minutes,
                 lowering=_lowering(sweep, i),
+                devices=place,
             )
+
+        _each_in_its_place(train, sorted(mine, key=lambda i: -sweep.costs[i]), places)
     print(compilations, file=sys.stderr)
     return sweep
+
+
+def _each_in_its_place(train: Callable[[int, Any], None], packs: Sequence[int], places: Sequence[Any]) -> None:
+    """Calls `train(pack, place)` for each pack in the order given, as soon as a place is free.
+
+    Packs that are under way when one fails go on to their end; those that have not begun do not begin.
+    """
+    if len(places) == 1:
+        for pack in packs:
+            train(pack, places[0])
+        return
+    x64 = jax.config.read("jax_enable_x64")  # which may hold for this thread alone
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for pack in packs:
+        waiting.put(pack)
+    failures: list[BaseException] = []
+
+    def train_here(place: Any) -> None:
+        with jax.enable_x64(x64), contextlib.suppress(queue.Empty):
+            while not failures:
+                pack = waiting.get_nowait()
+                try:
+                    train(pack, place)
+                except BaseException as failure:
+                    failures.append(failure)
+
+    # Daemons, so that a second Ctrl-C ends the process without them.
+    threads = [threading.Thread(target=train_here, args=(place,), daemon=True) for place in places]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _lowering(sweep: Sweep, pack: int) -> Lowering | None:
@@ -342,11 +381,12 @@ def train_pack(
     configs: Sequence[Config],
     dataset: data.Dataset,
     directory: str | os.PathLike,
-    progress: "Progress",
+    progress: "PackProgress",
     stop_signal: Callable[[], int | None] = lambda: None,
     *,
     save_seconds: float = 300.0,
     lowering: Lowering | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> None:
     """Trains one pack to its end from wherever its checkpoints are.
 
@@ -359,7 +399,7 @@ def train_pack(
         progress.skip_to(config.epochs)
         return
     with checkpoint.PackWriter(directory) as writer:
-        family = Family(configs, dataset, lowering=lowering)
+        family = Family(configs, dataset, devices, lowering=lowering)
         if writer.latest() is None:
             epoch, state = 0, family.initial_state()
         else:
@@ -511,10 +551,11 @@ class Compilations:
 class Progress:
     """One line on stderr: a bar in a terminal, else a plain line now and then."""
 
-    def __init__(self, total_work: float):
+    def __init__(self, total_work: float, streams: int = 1):
         """
         Args:
           total_work: of all packs together, in any unit.
+          streams: packs that are trained at the same time.
         """
         self._bar = tqdm(
             total=total_work,
@@ -522,8 +563,9 @@ class Progress:
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
         )
+        self._lock = threading.Lock()
         self._logged_at = time.monotonic()
-        self._left = total_work
+        self._left, self._streams = total_work, streams
         # What the time left is estimated from: without the first pieces of a pack, which compile.
         self._timed_work = self._timed_seconds = 0.0
 
@@ -533,10 +575,30 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
 
-    def start_pack(self, number: int, num_packs: int, configs: Sequence[Config], work: float) -> None:
+    def update(self, work: float, line: str, timed_seconds: float, must_log: bool) -> None:
+        """Adds work that was done and, unless they are 0, the seconds that it took."""
+        with self._lock:
+            self._left = max(0.0, self._left - work)
+            if timed_seconds:
+                self._timed_seconds += timed_seconds
+                self._timed_work += work
+            if self._timed_work:
+                left = round(self._left * self._timed_seconds / self._timed_work / self._streams)
+                line += f", {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+            self._bar.set_description_str(line, refresh=False)
+            self._bar.update(work)
+            if self._bar.disable and (must_log or time.monotonic() - self._logged_at > LOG_SECONDS):
+                print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+                self._logged_at = time.monotonic()
+
+
+class PackProgress:
+    """The progress of one pack; several may be under way."""
+
+    def __init__(self, progress: Progress, name: str, configs: Sequence[Config], work: float):
         widths = sorted({c.width for c in configs})
         span = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
-        self._name = f"pack {number + 1}/{num_packs}, {len(configs)} members of width {span}"
+        self._progress, self._name = progress, f"{name}, {len(configs)} members of width {span}"
         self._work, self._epochs, self._epoch = work, configs[0].epochs, 0
         self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
         self._rate, self._note, self._pieces = "", "", 0
@@ -548,35 +610,20 @@ class Progress:
 
     def skip_to(self, epoch: int) -> None:
         """The pack had come to `epoch` before."""
-        self._advance_bar(epoch)
+        self._update(epoch, 0.0)
         self._advanced_at = time.monotonic()
 
     def advance(self, epoch: int) -> None:
         """The pack has come to `epoch`, or has finished recording it."""
         now, trained = time.monotonic(), epoch - self._epoch
-        seconds = now - self._advanced_at
+        seconds, self._advanced_at = now - self._advanced_at, now
         if trained:
             self._pieces += 1
             self._rate = f", {trained * self._examples_per_epoch / seconds:,.0f} examples/s"
-        if self._pieces > 1:
-            self._timed_seconds += seconds
-            self._timed_work += trained / self._epochs * self._work
-        self._advanced_at = now
-        self._advance_bar(epoch)
-        finished = epoch == self._epochs and not trained
-        if self._bar.disable and (now - self._logged_at > LOG_SECONDS or finished):
-            print(f"{time.strftime('%H:%M:%S')} {self._line()}", file=sys.stderr, flush=True)
-            self._logged_at = now
+        self._update(epoch, seconds if self._pieces > 1 else 0.0, must_log=epoch == self._epochs and not trained)
 
-    def _advance_bar(self, epoch: int) -> None:
+    def _update(self, epoch: int, timed_seconds: float, must_log: bool = False) -> None:
         work = (epoch - self._epoch) / self._epochs * self._work
-        self._epoch, self._left = epoch, max(0.0, self._left - work)
-        self._bar.set_description_str(self._line(), refresh=False)
-        self._bar.update(work)
-
-    def _line(self) -> str:
-        line = f"{self._name}, epoch {self._epoch}/{self._epochs}{self._rate}{self._note}"
-        if not self._timed_work:
-            return line
-        left = round(self._left * self._timed_seconds / self._timed_work)
-        return f"{line}, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        self._epoch = epoch
+        line = f"{self._name}, epoch {epoch}/{self._epochs}{self._rate}{self._note}"
+        self._progress.update(work, line, timed_seconds, must_log)

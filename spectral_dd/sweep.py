@@ -214,7 +214,7 @@ class Sweep:
     `costs` are the packs' estimated work, in any unit: tasks share the packs by them. `facts` has an entry a
     member (parameters, noise_rate), `datasets` an entry a data set (image_shape, num_classes); `provenance` is
     free (command line, versions, git revision). `lowerings` has an entry a pack: the platform that it was chosen for,
-    and the fields of `family.Lowering`.
+    and the fields of `family.Lowering`. `apart`: a pack a device, rather than each pack on all of them.
     """
 
     configs: list[Config]
@@ -224,6 +224,7 @@ class Sweep:
     datasets: dict[str, dict[str, Any]]
     provenance: dict[str, Any]
     lowerings: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    apart: bool = False
 
     @property
     def pack_configs(self) -> list[list[Config]]:

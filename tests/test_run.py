@@ -6,15 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 import spectral_dd
-from spectral_dd import checkpoint, run
-from spectral_dd.config import Config, InputError
+from spectral_dd import checkpoint, packing, run
+from spectral_dd.config import CheckpointError, Config, InputError
 from spectral_dd.sweep import expand, pack_directory, read_sweep
 
 SCRIPTS = pathlib.Path(__file__).parent.parent / "experiments"
@@ -333,7 +335,7 @@ def test_members_with_other_epochs_and_other_segments_share_a_data_set(tmp_path)
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_the_same_command_does(tmp_path):
-    flags = flags_of(SMALL | {"epochs": [3000]})
+    flags = flags_of(SMALL | {"epochs": [20000]})
     command = [sys.executable, str(SCRIPTS / "train_sweep.py"), f"--workdir={tmp_path / 'run'}", *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list((tmp_path / "run").glob("packs/*/records/5")):
@@ -343,6 +345,38 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_same_command_does(tmp_path):
     assert process.returncode == 130
     assert f"SIGINT: saved in {tmp_path / 'run'}; the same command goes on from there" in errors
     assert "Traceback" not in errors
-    assert spectral_dd.load_results(tmp_path / "run").epoch[-1] < 3000
+    assert spectral_dd.load_results(tmp_path / "run").epoch[-1] < 20000
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     assert not spectral_dd.load_results(tmp_path / "run").test_error.isnull().any()
+
+
+def test_packs_on_devices_of_their_own_give_what_packs_on_all_devices_give(tmp_path, monkeypatch):
+    configs = expand(SMALL | {"width": [2, 8]})
+    plan_for = packing.plan_for
+    for apart in (False, True):
+        # Each width its own pack, whatever is faster.
+        packs = [[i for i, c in enumerate(configs) if c.width == width] for width in (2, 8)]
+        plan = packing.Plan(packs, [1.0, 2.0], apart)
+        monkeypatch.setattr(packing, "plan_for", lambda *args, plan=plan, **options: plan)
+        run.run_sweep(tmp_path / str(apart), configs)
+        assert read_sweep(tmp_path / str(apart)).apart == apart
+    monkeypatch.setattr(packing, "plan_for", plan_for)
+    together, separate = (spectral_dd.load_results(tmp_path / str(apart)) for apart in (False, True))
+    xr.testing.assert_allclose(together, separate, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pack_that_fails_lets_those_under_way_finish_and_no_other_begin():
+    both_begun, has_failed, finished = threading.Barrier(2), threading.Event(), []
+
+    def train(pack, place):
+        both_begun.wait(timeout=60)
+        if pack == 0:
+            has_failed.set()
+            raise CheckpointError("pack 0")
+        has_failed.wait()
+        time.sleep(0.2)  # raising takes a moment
+        finished.append(pack)
+
+    with pytest.raises(CheckpointError, match="pack 0"):
+        run._each_in_its_place(train, range(4), ["a", "b"])
+    assert finished == [1]
