@@ -135,7 +135,7 @@ def members(setting: Setting, **fields) -> tuple[list[Config], data.Dataset]:
     configs = [
         Config(
             model=setting.model, dataset="random", width=width, seed=seed, train_size=len(images), batch_size=BATCH,
-            shift=setting.shift, flip=setting.flip, **fields,
+            shift=setting.shift, flip=setting.flip, epochs=1000, **fields,
         )
         for seed, width in enumerate(setting.widths)
     ]  # fmt: skip

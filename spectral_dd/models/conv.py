@@ -44,6 +44,8 @@ def draw_weights(initializer: str, fan_in: int, *, bias: bool = False) -> Callab
 
 # Bytes of a block's patches that stay in the second-level cache of a core beside what they are made of.
 BLOCK_BYTES = 300_000
+# Patches of a block may be so many times as large as the kernel, whose gradient is read and written for every block.
+BLOCK_KERNELS = 4
 
 
 def im2col(
@@ -164,15 +166,16 @@ def _dot(a, b, contract: tuple[int, int]):
 
 def _grid(padded, kernel, stride) -> tuple[tuple[int, int], tuple[int, int]]:
     """Height and width of a block of the output, and how many there are along both axes: the largest blocks that
-    divide it and have patches of at most `BLOCK_BYTES`."""
+    divide it and have patches of at most `BLOCK_BYTES` or `BLOCK_KERNELS`."""
     height, width = ((padded.shape[axis] - kernel.shape[axis - 1]) // stride + 1 for axis in (1, 2))
     pixel = math.prod(kernel.shape[:-1]) * padded.shape[-1] * padded.dtype.itemsize
+    limit = max(BLOCK_BYTES, BLOCK_KERNELS * kernel.size * padded.dtype.itemsize)
 
     def largest(size, most):
         return max((d for d in range(1, size + 1) if size % d == 0 and d <= most), default=1)
 
-    rows = largest(height, BLOCK_BYTES // (pixel * width))
-    columns = largest(width, BLOCK_BYTES // pixel) if rows == 1 else width
+    rows = largest(height, limit // (pixel * width))
+    columns = largest(width, limit // pixel) if rows == 1 else width
     return (rows, columns), (height // rows, width // columns)
 
 
