@@ -12,7 +12,7 @@ import time
 import jax
 import numpy as np
 from absl import app, flags
-from side_by_side import REPEATS, SECONDS, Setting, print_heading, print_row, print_section
+from side_by_side import REPEATS, SECONDS, Setting, against_best, print_heading, print_row, print_section
 
 from spectral_dd import run
 from spectral_dd.config import Config
@@ -67,10 +67,10 @@ def main(argv) -> None:
             config = Config(width=width, train_size=len(images), batch_size=100)
             trained = {name: Trained(config, dataset, name) for name in CONVOLUTIONS}
             times = [{name: t.seconds() for name, t in trained.items()} for _ in range(REPEATS.value)]
-            medians = {name: statistics.median(t[name] for t in times) for name in CONVOLUTIONS}
-            cells = [f"{len(images) * len(devices) / seconds:,.0f}" for seconds in medians.values()]
-            ratio = min(s for name, s in medians.items() if name != used) / medians[used]
-            print_row(f"{size}x{size}", width, *cells, f"{ratio:.2f}")
+            examples = len(images) * len(devices)
+            rates = {name: examples / statistics.median(t[name] for t in times) for name in CONVOLUTIONS}
+            cells = [f"{rate:,.0f}" for rate in rates.values()]
+            print_row(f"{size}x{size}", width, *cells, f"{against_best(rates, used):.2f}")
 
 
 if __name__ == "__main__":

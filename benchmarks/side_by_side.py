@@ -116,6 +116,11 @@ def median_rates(programs: dict[str, str], setting: Setting) -> dict[str, float]
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
+def against_best(rates: dict[str, float], ours: str) -> float:
+    """The rate of one over that of the best other."""
+    return rates[ours] / max(rate for name, rate in rates.items() if name != ours)
+
+
 def print_section(title: str, text: str) -> None:
     """Opens a section of docs/benchmarks.md with what is measured and by which command."""
     print(f"## {title}\n\n{text.strip()}\n\n    {shlex.join(['python', *sys.argv])}\n")
@@ -125,6 +130,10 @@ def print_heading(names: list[str], values: list[str]) -> None:
     """The first two lines of a table that has values, aligned to the right, behind what they are of."""
     print(f"| {' | '.join(names + values)} |")
     print("|---" * len(names) + "|---:" * len(values) + "|", flush=True)
+
+
+def print_mean(ratios: list[float]) -> None:
+    print(f"\nGeometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}.")
 
 
 def print_row(*cells: object) -> None:

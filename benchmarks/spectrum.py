@@ -5,21 +5,11 @@ Needs PyTorch (`pip install torch==2.13.0`). About ten minutes on two cores.
     python benchmarks/spectrum.py [--size=8,32] [--width=2,8] [--model=resnet18]
 """
 
-import statistics
 from collections.abc import Sequence
 
+import side_by_side
 from absl import app, flags
-from side_by_side import (
-    CORES,
-    EXAMPLES,
-    HALF_WIDTH,
-    POINTS,
-    Setting,
-    median_rates,
-    print_heading,
-    print_row,
-    print_section,
-)
+from side_by_side import CORES, EXAMPLES, HALF_WIDTH, POINTS, Setting
 
 MODEL = flags.DEFINE_enum("model", "cnn5", ["cnn5", "resnet18"], "architecture")
 SIZE = flags.DEFINE_list("size", ["8", "32"], "heights and widths of the images")
@@ -50,17 +40,17 @@ The last column is the rate of spectral_dd over the best other one.
 def main(argv: Sequence[str]) -> None:
     fields = {"examples": EXAMPLES, "points": POINTS, "half_width": HALF_WIDTH, "cores": CORES}
     text = METHOD.format(model=MODEL.value, members=MEMBERS.value, **fields)
-    print_section(f"Spectra: {MODEL.value}", text)
-    print_heading(["size", "width"], [*OTHERS, *OURS, "against the best other"])
+    side_by_side.print_section(f"Spectra: {MODEL.value}", text)
+    side_by_side.print_heading(["size", "width"], [*OTHERS, *OURS, "against the best other"])
     ratios = []
     for size in map(int, SIZE.value):
         for width in map(int, WIDTH.value):
             setting = Setting(MODEL.value, [width] * MEMBERS.value, size)
-            rates = median_rates(OTHERS | OURS, setting)
+            rates = side_by_side.median_rates(OTHERS | OURS, setting)
             cells = [f"{rate * EXAMPLES * POINTS * MEMBERS.value:,.0f}" for rate in rates.values()]
-            ratios.append(rates.pop("spectral_dd") / max(rates.values()))
-            print_row(f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}")
-    print(f"\nGeometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}.")
+            ratios.append(side_by_side.against_best(rates, "spectral_dd"))
+            side_by_side.print_row(f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}")
+    side_by_side.print_mean(ratios)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,13 @@ Needs PyTorch (`pip install torch==2.13.0`). About three quarters of an hour on 
     python benchmarks/training.py --model=resnet18 [--size=32] [--width=4,16,64]    # for a GPU
 """
 
-import statistics
 from collections.abc import Sequence
 
+import side_by_side
 import torch
 from absl import app, flags
 from peak import SIDE, product_rates
-from side_by_side import (
-    BATCH,
-    CORES,
-    STEPS_PER_EPOCH,
-    Setting,
-    median_rates,
-    print_heading,
-    print_row,
-    print_section,
-)
+from side_by_side import BATCH, CORES, STEPS_PER_EPOCH, Setting
 
 from spectral_dd.config import Config
 from spectral_dd.packing import Work
@@ -81,7 +72,7 @@ def flops_of_an_example(setting: Setting) -> float:
 
 def main(argv: Sequence[str]) -> None:
     mixed = f"{', '.join(map(str, MIXED[:-1]))} and {MIXED[-1]}"
-    print_section(
+    side_by_side.print_section(
         f"Training: {MODEL.value}",
         METHOD.format(model=MODEL.value, batch=BATCH, members=MEMBERS.value, mixed=mixed, cores=CORES),
     )
@@ -89,21 +80,22 @@ def main(argv: Sequence[str]) -> None:
     rates_of_products = " and ".join(f"{rate / 1e9:,.0f} GFLOP/s by {name}" for name, rate in products.items())
     print(f"A product of two {SIDE}x{SIDE} matrices in float32: {rates_of_products}.\n")
     values = [*OTHERS, *OURS, "against the best other", "GFLOP/s", "of products"]
-    print_heading(["size", "width"], values)
+    side_by_side.print_heading(["size", "width"], values)
     sizes, widths = DEFAULTS[MODEL.value]
     ratios = []
     for size in map(int, SIZE.value or sizes):
         for width in WIDTH.value or widths:
             setting = Setting(MODEL.value, MIXED if width == "mixed" else [int(width)] * MEMBERS.value, size)
-            rates = median_rates(contestants(setting), setting)
+            rates = side_by_side.median_rates(contestants(setting), setting)
             examples = BATCH * STEPS_PER_EPOCH  # in a piece of work, for each network
             cells = [f"{rates[n] * examples * len(setting.widths):,.0f}" if n in rates else "-" for n in OTHERS | OURS]
-            ours = rates.pop("spectral_dd")
-            ratios.append(ours / max(rates.values()))
-            flops = ours * examples * flops_of_an_example(setting)
+            ratios.append(side_by_side.against_best(rates, "spectral_dd"))
+            flops = rates["spectral_dd"] * examples * flops_of_an_example(setting)
             share = flops / max(products.values())
-            print_row(f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}", f"{flops / 1e9:,.1f}", f"{share:.0%}")
-    print(f"\nGeometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}.")
+            side_by_side.print_row(
+                f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}", f"{flops / 1e9:,.1f}", f"{share:.0%}"
+            )
+    side_by_side.print_mean(ratios)
 
 
 if __name__ == "__main__":

@@ -421,6 +421,6 @@ def augment(
         rows, columns = rows + corners[:, :1], columns + corners[:, 1:]
     # One gather, because the CPU backend is slow at cutting a window out of each image.
     example = jnp.arange(batch)[:, None, None]
-    there = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
     moved = images[example, rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None]]
-    return jnp.where((there[0][:, :, None] & there[1][:, None])[..., None], moved, 0)
+    return jnp.where(inside[..., None], moved, 0)

@@ -30,6 +30,12 @@ class Plan(NamedTuple):
     costs: list[float]  # seconds of each pack, on the devices that it runs on
     apart: bool  # as many packs at a time as there are devices, one on each, rather than each pack on all of them
 
+    def seconds(self, num_devices: int) -> float:
+        """Until the last pack has ended, compilations included."""
+        with_compilation = [cost + COMPILE_SECONDS for cost in self.costs]
+        streams = shares(with_compilation, num_devices if self.apart else 1)
+        return max(sum(with_compilation[pack] for pack in stream) for stream in streams)
+
 
 def plan_for(
     configs: Sequence[Config],
@@ -47,11 +53,8 @@ def plan_for(
         on = 1 if apart else num_devices
         packs = plan(configs, member_seconds, on, min_packs)
         costs = [pack_seconds([configs[i] for i in pack], member_seconds, on) for pack in packs]
-        with_compilation = [cost + COMPILE_SECONDS for cost in costs]
-        streams = shares(with_compilation, num_devices if apart else 1)
-        total = max(sum(with_compilation[pack] for pack in stream) for stream in streams)
-        plans.append((total, Plan(packs, costs, apart)))
-    return min(plans, key=lambda p: p[0])[1]
+        plans.append(Plan(packs, costs, apart))
+    return min(plans, key=lambda plan: plan.seconds(num_devices))
 
 
 def plan(

@@ -137,7 +137,7 @@ def plan_sweep(
     plan = packing.plan_for(configs, seconds, devices, min_packs=num_tasks)
     if measure:
         measurements = tune.Measurements(cache_directory() / "timings.json")
-        choices = tune.tune([[configs[i] for i in pack] for pack in plan.packs], datasets, work, measurements)
+        choices = tune.tune(configs, plan, datasets, measurements)
         seconds = tune.MeasuredWork(work, choices).seconds
         plan = packing.plan_for(configs, seconds, devices, min_packs=num_tasks)
     platform = jax.local_devices()[0].platform

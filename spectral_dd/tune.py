@@ -68,29 +68,28 @@ class Choice:
 
 
 def tune(
-    packs: Sequence[Sequence[Config]],
+    configs: Sequence[Config],
+    plan: packing.Plan,
     datasets: dict[str, Dataset],
-    work: packing.Work,
     measurements: Measurements,
 ) -> dict[str, Choice]:
     """Measures the lowerings at the widest member of each pack, the costliest pack first, as long as it pays.
 
     Args:
-      packs: as planned without measurements.
+      configs: members of the sweep.
+      plan: made without measurements; says how long the sweep will take.
       datasets: that the members name.
-      work: the cost model, which says how long the sweep will take.
       measurements: what is known already, and where new ones go.
 
     Returns:
       What is known now, by `group_of`; groups of which nothing could be measured are left out.
     """
     num_devices = jax.local_device_count()
-    costs = [packing.pack_seconds(pack, work.seconds, num_devices) for pack in packs]
-    budget, spent, expected = SHARE * sum(costs), 0.0, EXPECTED_SECONDS
+    budget, spent, expected = SHARE * plan.seconds(num_devices), 0.0, EXPECTED_SECONDS
     found: dict[str, Choice] = {}
-    for _, pack in sorted(zip(costs, packs, strict=True), key=lambda item: -item[0]):
-        widest = max(pack, key=lambda c: c.width)
-        members = -(-len(pack) // num_devices)
+    for _, pack in sorted(zip(plan.costs, plan.packs, strict=True), key=lambda item: -item[0]):
+        widest = max((configs[i] for i in pack), key=lambda c: c.width)
+        members = len(pack) if plan.apart else -(-len(pack) // num_devices)
         timings: dict[Lowering, Timing] = {}
         for lowering in lowerings(jax.local_devices()[0].platform):
             # Members that are computed one after another take their time each, however many there are.

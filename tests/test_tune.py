@@ -17,13 +17,16 @@ def datasets():
     return {"digits": data.load_dataset("digits")}
 
 
-def packs_of(configs):
-    return [[c for c in configs if c.width == w] for w in dict.fromkeys(c.width for c in configs)]
+def plan_of(configs, datasets):
+    """A pack a width, on all devices."""
+    packs = [[i for i, c in enumerate(configs) if c.width == w] for w in dict.fromkeys(c.width for c in configs)]
+    seconds, devices = run.work_of(datasets).seconds, jax.local_device_count()
+    return packing.Plan(packs, [packing.pack_seconds([configs[i] for i in p], seconds, devices) for p in packs], False)
 
 
 def test_a_long_sweep_is_measured_and_another_process_reads_it(datasets, tmp_path):
-    path, work = tmp_path / "cache" / "timings.json", run.work_of(datasets)
-    choices = tune.tune(packs_of(CONFIGS), datasets, work, tune.Measurements(path))
+    path = tmp_path / "cache" / "timings.json"
+    choices = tune.tune(CONFIGS, plan_of(CONFIGS, datasets), datasets, tune.Measurements(path))
     (choice,) = choices.values()
     assert set(choice.seconds) == {2, 8} and all(seconds > 0 for seconds in choice.seconds.values())
     candidates = lowerings(jax.local_devices()[0].platform)
@@ -31,14 +34,14 @@ def test_a_long_sweep_is_measured_and_another_process_reads_it(datasets, tmp_pat
     assert len(json.loads(path.read_text())) == 2 * len(candidates)
     # A sweep that is too short to measure anything finds them on disk.
     short = [dataclasses.replace(c, epochs=1) for c in CONFIGS]
-    (again,) = tune.tune(packs_of(short), datasets, work, tune.Measurements(path)).values()
+    (again,) = tune.tune(short, plan_of(short, datasets), datasets, tune.Measurements(path)).values()
     assert again == choice
 
 
 def test_nothing_is_measured_for_a_short_sweep(datasets, tmp_path):
     short = [dataclasses.replace(c, epochs=100) for c in CONFIGS]
     measurements = tune.Measurements(tmp_path / "timings.json")
-    assert tune.tune(packs_of(short), datasets, run.work_of(datasets), measurements) == {}
+    assert tune.tune(short, plan_of(short, datasets), datasets, measurements) == {}
     assert tune.lowering_for({}, short[0]) == lowerings(jax.local_devices()[0].platform)[0]
 
 

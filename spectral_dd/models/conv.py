@@ -105,13 +105,13 @@ def _blocks_backward(stride, residuals, dy):
     padded, kernel = residuals
     channels, examples = padded.shape[0], padded.shape[-1]
     block, grid = _grid(padded, kernel, stride)
-    matrix, columns = _matrix(kernel), kernel.shape[1]
+    matrix = _matrix(kernel)
     # Sums over the whole batch, whatever the type of a product.
     total = jnp.promote_types(padded.dtype, jnp.float32)
 
     def add_block(number, carry):
         dmatrix, dpadded, patches = carry
-        row, column = corner = _corner(number, block, grid)
+        corner = _corner(number, block, grid)
         dblock = lax.dynamic_slice(dy, (0, *corner, 0), (dy.shape[0], *block, examples))
         patches = _fill(patches, padded, kernel, corner, stride)
         axes = tuple(range(1, dy.ndim))
@@ -121,7 +121,7 @@ def _blocks_backward(stride, residuals, dy):
             part = dpatches[tap * channels : (tap + 1) * channels]
             between = (0, 0, stride - 1)
             part = lax.pad(part, jnp.zeros((), part.dtype), ((0, 0, 0), between, between, (0, 0, 0)))
-            start = (0, row * stride + tap // columns, column * stride + tap % columns, 0)
+            start = _window_start(tap, corner, kernel, stride)
             there = lax.dynamic_slice(dpadded, start, part.shape)
             dpadded = lax.dynamic_update_slice(dpadded, there + part, start)
         return dmatrix, dpadded, patches
@@ -183,6 +183,12 @@ def _corner(number, block, grid):
     return number // grid[1] * block[0], number % grid[1] * block[1]
 
 
+def _window_start(tap, corner, kernel, stride):
+    """Where in the padded input the window begins that a tap of the kernel sees from the block at `corner`."""
+    row, column = tap // kernel.shape[1], tap % kernel.shape[1]
+    return 0, corner[0] * stride + row, corner[1] * stride + column, 0
+
+
 def _no_patches(padded, kernel, block):
     return jnp.empty((math.prod(kernel.shape[:-1]), *block, padded.shape[-1]), padded.dtype)
 
@@ -190,11 +196,10 @@ def _no_patches(padded, kernel, block):
 def _fill(patches, padded, kernel, corner, stride):
     """Overwrites `patches` with those of the block of the output at `corner`."""
     channels, examples = padded.shape[0], padded.shape[-1]
-    columns = kernel.shape[1]
     height, width = ((n - 1) * stride + 1 for n in patches.shape[1:3])
 
     def copy(tap, patches):
-        start = (0, corner[0] * stride + tap // columns, corner[1] * stride + tap % columns, 0)
+        start = _window_start(tap, corner, kernel, stride)
         window = lax.dynamic_slice(padded, start, (channels, height, width, examples))
         return lax.dynamic_update_slice(patches, window[:, ::stride, ::stride], (tap * channels, 0, 0, 0))
 
