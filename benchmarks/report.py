@@ -2,7 +2,7 @@
 
 About an hour on two cores.
 
-    python benchmarks/report.py [--seconds=2] [--repeats=5]
+    python benchmarks/report.py [--seconds=2] [--repeats=3]
 """
 
 import os
@@ -30,7 +30,7 @@ HEADER = """# Benchmarks
 
 Written by `make bench`. The contestants of a row, each a process of its own, work in turn, so that whatever else the
 machine does hits all alike: medians of {repeats} measurements, each of about {seconds:g} seconds or, where that takes
-longer, of one epoch of ten steps of every network, or of one spectrum of every network. Compiling is left out. Load
+longer, of one epoch of two steps of every network, or of one spectrum of every network. Compiling is left out. Load
 from elsewhere slows most of all what waits for all cores in each operation, as PyTorch does.
 
 | | |

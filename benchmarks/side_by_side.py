@@ -18,13 +18,13 @@ import numpy as np
 from absl import flags
 
 SECONDS = flags.DEFINE_float("seconds", 2.0, "time of one measurement, roughly")
-REPEATS = flags.DEFINE_integer("repeats", 5, "measurements of each, in turn")
+REPEATS = flags.DEFINE_integer("repeats", 3, "measurements of each, in turn")
 
 CORES = len(os.sched_getaffinity(0))
 
 # Training: what one piece of work is, for each network.
 BATCH = 128
-STEPS_PER_EPOCH = 10
+STEPS_PER_EPOCH = 2
 
 # Spectra: what one piece of work is, for each network.
 EXAMPLES = 256

@@ -287,25 +287,35 @@ def _spectra(model, config, max_batch, member, state, images, epoch):
     output = logits if config.spectrum_output == "logits" else lambda inputs: jax.nn.softmax(logits(inputs))
     segment = {"num_points": config.spectrum_points, "half_width": config.spectrum_half_width}
 
+    def every(of_splits):
+        return jnp.concatenate(list(of_splits))
+
     def inputs_of(number, pool):
         x = pool[jnp.maximum(member.around[number].images, 0)]
         if config.spectrum_augment and SPLITS[number] == "train":
             x = data.augment(jax.random.fold_in(seed, len(SPLITS)), x, config.shift, config.flip)
         return data.to_unit(x, dtype)
 
-    def directions(number, x):
+    def directions(inputs):
         match config.spectrum_direction:
             case "random":
-                return spectrum.random_directions(jax.random.fold_in(seed, number), config.spectrum_directions, x)
+                keys, num = [jax.random.fold_in(seed, i) for i in range(len(inputs))], config.spectrum_directions
+                return every(spectrum.random_directions(key, num, x) for key, x in zip(keys, inputs, strict=True))
             case "adversarial":
-                return spectrum.in_chunks(lambda x: spectrum.adversarial_directions(logits, x), x, max_batch)
-        partners = member.around[number].partners
+                find = functools.partial(spectrum.adversarial_directions, logits)
+                return spectrum.in_chunks(find, every(inputs), max_batch)
+        partners = every(around.partners for around in member.around)
         targets = data.to_unit(images.train[jnp.maximum(partners, 0)], dtype)
-        missing = (partners < 0).reshape(*partners.shape, *(1,) * (x.ndim - 1))
-        return jnp.where(missing, jnp.nan, spectrum.directions_towards(x, targets))
+        towards = spectrum.directions_towards(every(inputs), targets)
+        return jnp.where((partners < 0).reshape(*partners.shape, *(1,) * (towards.ndim - 2)), jnp.nan, towards)
 
-    def other_measures(number, x, v, updated):
-        z, labels = spectrum.in_chunks(logits, x, max_batch), member.around[number].labels[: len(x)]
+    def updated_logits(x, i):
+        variables = variables_after_one_batch(model, config, member, state, images, i)
+        return spectrum.in_chunks(logits_with(variables), x, max_batch)
+
+    def other_measures(x, v, labels):
+        z = spectrum.in_chunks(logits, x, max_batch)
+        updated = lax.map(functools.partial(updated_logits, x), jnp.arange(config.spectrum_updates))
         return {
             "jacobian_norm": measures.jacobian_norm(logits, x, max_batch=max_batch),
             "logit_norm": jnp.linalg.norm(z, axis=-1),
@@ -315,29 +325,26 @@ def _spectra(model, config, max_batch, member, state, images, epoch):
             "optimization_variance": measures.optimization_variance(updated),
         }
 
+    def by_split(results, sizes):
+        """Cuts what was computed for the examples of all splits: `(split, example, ...)`."""
+        parts = jnp.split(results, np.cumsum(sizes)[:-1])
+        there = (around.images for around in member.around)
+        return jnp.stack([_with_missing(*p, config.spectrum_examples) for p in zip(parts, there, strict=True)])
+
+    # Examples of all splits go through one program: compiling it is what a short sweep spends most on.
     inputs = [inputs_of(*split) for split in enumerate((images.train, images.train, images.test))]
-    updated: list[Any] = [None] * len(inputs)
+    sizes, v = [len(x) for x in inputs], directions(inputs)
+    spectra = spectrum.line_spectra(
+        output, every(inputs), v, window=config.spectrum_window, **segment, max_batch=max_batch
+    )
+    results = {name: by_split(values, sizes) for name, values in spectra._asdict().items()}
     if config.spectrum_measures:
-        measured = [x[: config.spectrum_measures] for x in inputs]
-        every, ends = jnp.concatenate(measured), np.cumsum([len(x) for x in measured])
-
-        def updated_logits(i):
-            variables = variables_after_one_batch(model, config, member, state, images, i)
-            return spectrum.in_chunks(logits_with(variables), every, max_batch)
-
-        updated = jnp.split(lax.map(updated_logits, jnp.arange(config.spectrum_updates)), ends[:-1], axis=1)
-
-    by_split = []
-    for number, x in enumerate(inputs):
-        v = directions(number, x)
-        results = spectrum.line_spectra(
-            output, x, v, window=config.spectrum_window, **segment, max_batch=max_batch
-        )._asdict()
-        if config.spectrum_measures:
-            results |= other_measures(number, measured[number], v[: config.spectrum_measures], updated[number])
-        complete = functools.partial(_with_missing, images=member.around[number].images, num=config.spectrum_examples)
-        by_split.append(jax.tree.map(complete, results))
-    return jax.tree.map(lambda *splits: jnp.stack(splits), *by_split)
+        measured = [min(size, config.spectrum_measures) for size in sizes]
+        places = np.concatenate([np.arange(n) + sum(sizes[:i]) for i, n in enumerate(measured)])
+        labels = every(around.labels for around in member.around)
+        others = other_measures(every(inputs)[places], v[places], labels[places])
+        results |= {name: by_split(values, measured) for name, values in others.items()}
+    return results
 
 
 def _with_missing(values, images, num: int):
