@@ -157,13 +157,16 @@ class Work:
     def _trace(self, model: str, dataset: str, width: int) -> tuple[int, float, float]:
         """Trainable parameters; FLOPs of a forward pass for an example, and bytes that it reads and writes."""
         network = build_model(Config(model=model, width=width), self._num_classes[dataset])
-        image = jax.ShapeDtypeStruct((1, *self._image_shapes[dataset]), jnp.float32)
-        variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
+
+        def images(examples: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((examples, *self._image_shapes[dataset]), jnp.float32)
+
+        variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images(1))
         forward = jax.jit(lambda variables, x: network.apply(variables, x, train=False))
-        cost = forward.lower(variables, image).cost_analysis() or {}
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-        activations = float(cost.get("bytes accessed", 0.0)) - 4 * parameters
-        return parameters, float(cost.get("flops", 0.0)), max(0.0, activations)
+        one, two = (forward.lower(variables, images(n)).cost_analysis() or {} for n in (1, 2))
+        # What a second example adds: the rest is work on parameters.
+        flops, traffic = (float(two.get(k, 0.0)) - float(one.get(k, 0.0)) for k in ("flops", "bytes accessed"))
+        return sum(leaf.size for leaf in jax.tree.leaves(variables["params"])), flops, traffic
 
     def _at_width(self, config: Config, width: int) -> list[float]:
         first, second, third = (self._traced(config.model, config.dataset, w) for w in (1, 2, 3))

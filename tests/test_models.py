@@ -7,7 +7,7 @@ from jax import lax
 
 from spectral_dd.config import MODEL_NAMES, Config
 from spectral_dd.models import MODELS, build_model, conv
-from spectral_dd.models.conv import CONVOLUTIONS, draw_weights
+from spectral_dd.models.conv import CONVOLUTIONS, dense, draw_weights
 from spectral_dd.models.network import BatchNorm, Dropout, max_pool
 
 
@@ -39,6 +39,28 @@ def test_convolutions_and_their_gradients_are_the_same(shape, stride, block_byte
     for convolution in CONVOLUTIONS.values():
         found = value_and_gradients(convolution)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 4)])
+@pytest.mark.parametrize("shape", [(3, 3, 4, 5), (5, 3, 4, 2)])
+def test_a_convolution_of_a_tiny_image_is_one_matrix(shape, size, x64):
+    x = jax.random.normal(jax.random.key(0), (shape[2], *size, 3))
+    kernel = jax.random.normal(jax.random.key(1), shape)
+
+    def value_and_gradients(convolution):
+        return jax.value_and_grad(lambda *args: jnp.sum(jnp.sin(convolution(*args))), argnums=(0, 1))(x, kernel)
+
+    found, expected = value_and_gradients(dense), value_and_gradients(lambda x, kernel: known_conv(x, kernel, 1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
+
+
+def test_a_layer_takes_it_where_the_image_has_fewer_pixels_than_the_kernel():
+    def primitives(size):
+        layer, x = conv.Conv(2, convolution="lax"), jnp.zeros((3, size, size, 2))
+        return str(jax.make_jaxpr(lambda x: layer.init_with_output(jax.random.key(0), x))(x))
+
+    assert "conv_general_dilated" in primitives(3)
+    assert "conv_general_dilated" not in primitives(2)
 
 
 def test_max_pool_equals_a_reduce_window_without_the_incomplete_tiles():

@@ -153,6 +153,25 @@ def lax_conv(
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("CHWN", "HWIO", "CHWN"))
 
 
+def dense(
+    x: Float[Array, "channel height width example"],
+    kernel: Float[Array, "rows columns channel feature"],
+) -> Float[Array, "feature height width example"]:
+    """The same as `im2col` with stride 1, by one matrix from all entries of an image to all entries of the output.
+
+    Most of a patch is zeros of the padding where images are smaller than kernels; here they take no part.
+    """
+    height, width, examples = x.shape[1:]
+    features = kernel.shape[-1]
+    # The kernel shifted to each pixel of the output, and cut off where it leaves the image.
+    r, c = _half(kernel)
+    padded = jnp.pad(kernel, ((height, height), (width, width), (0, 0), (0, 0)))
+    shifted = [padded[height + r - p :, width + c - q :][:height, :width] for p in range(height) for q in range(width)]
+    matrix = jnp.stack(shifted, axis=3).transpose(2, 0, 1, 4, 3).reshape(x.size // examples, -1)
+    product = _dot(matrix, x.reshape(-1, examples), contract=(0, 0))
+    return product.reshape(features, height, width, examples)
+
+
 def _half(kernel) -> tuple[int, int]:
     return kernel.shape[0] // 2, kernel.shape[1] // 2
 
@@ -237,7 +256,12 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[0], self.features)
         fan_in = math.prod(shape[:-1])
         kernel = self.param("kernel", draw_weights(self.initializer, fan_in), shape, self.param_dtype)
-        y = CONVOLUTIONS[self.convolution](x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        # With fewer pixels than taps, the matrix from all to all is the smaller one.
+        if self.stride == 1 and math.prod(x.shape[1:3]) < self.size**2:
+            y = dense(x, kernel)
+        else:
+            y = CONVOLUTIONS[self.convolution](x, kernel, self.stride)
         if self.use_bias:
             draw = draw_weights(self.initializer, fan_in, bias=True)
             bias = self.param("bias", draw, (self.features,), self.param_dtype).astype(self.dtype)

@@ -1,0 +1,183 @@
+"""A sweep as a whole: how it is planned, how its time grows with members and devices, how long devices are idle.
+
+About five minutes on two cores.
+
+    python benchmarks/sweep.py
+"""
+
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import app
+from side_by_side import REPEATS, SECONDS, print_heading, print_row, print_section
+
+from spectral_dd import data, packing, run
+from spectral_dd.config import Config
+from spectral_dd.family import Family
+from spectral_dd.sweep import PRESETS
+
+# Log grids of widths, of one seed and of several.
+GRIDS = {
+    "digits preset": list(PRESETS["digits"]["width"]),
+    "1 to 64": [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64],
+}
+SEEDS = [1, 2, 5]
+
+METHOD = """
+The digits preset's network and images on {devices}.
+
+**Plans.** Without measurements (`--tune=off`), for a log grid of widths, one member for each width and seed, {epochs}
+epochs: packs, which are as many training programs; whether each pack has a device of its own or all of them; and the
+share of the steps' estimated time that goes into padding.
+
+**Members and devices.** Time of training with so many members of width {width}, {examples} examples each, over the
+time with a quarter of them, and with one device over that with all: medians of {repeats}, in turn.
+
+**Idle devices.** A profile of a pack of {members} members of width {width}, from epoch {first} to {last}, with metrics,
+spectra and checkpoints: the share of that time in which a device (on a CPU: a core) computes nothing.
+"""
+
+WIDTH = 8
+PROFILED = (20, 200)
+
+
+def members(dataset: data.Dataset, widths: Sequence[int], seeds: int) -> list[Config]:
+    fields = {name: values[0] for name, values in PRESETS["digits"].items()}
+    configs = [Config(**fields | {"width": width, "seed": seed}) for width in widths for seed in range(seeds)]
+    return run.resolve(configs, {"digits": dataset})
+
+
+def plans(dataset: data.Dataset, _: int) -> None:
+    print_heading(["widths", "seeds"], ["members", "packs", "apart", "padding"])
+    work = run.work_of({"digits": dataset})
+    for name, widths in GRIDS.items():
+        for seeds in SEEDS:
+            configs = members(dataset, widths, seeds)
+            plan = packing.plan_for(configs, work.seconds, jax.local_device_count())
+            widest = [max(configs[i].width for i in pack) for pack in plan.packs]
+            padded = sum(work.seconds(configs[i], w) for w, pack in zip(widest, plan.packs, strict=True) for i in pack)
+            alone = sum(work.seconds(config, config.width) for config in configs)
+            cells = (len(configs), len(plan.packs), "yes" if plan.apart else "no", f"{1 - alone / padded:.0%}")
+            print_row(name, seeds, *cells)
+
+
+class Training:
+    """A family that is compiled and trains."""
+
+    def __init__(self, dataset: data.Dataset, number: int, devices: Sequence[jax.Device]):
+        self.family = Family(members(dataset, [WIDTH], number), dataset, devices)
+        self.state = self.family.train(self.family.initial_state(), 0, 1)
+
+    def seconds(self, epochs: int) -> float:
+        start = time.perf_counter()
+        self.state = jax.block_until_ready(self.family.train(self.state, 0, epochs))
+        return time.perf_counter() - start
+
+
+def growth(dataset: data.Dataset, few: int) -> None:
+    devices = jax.local_devices()
+    trained = {
+        "members": Training(dataset, few, devices),
+        "four times the members": Training(dataset, 4 * few, devices),
+        "one device": Training(dataset, few, devices[:1]),
+    }
+    epochs = max(1, round(SECONDS.value / trained["members"].seconds(1)))
+    times = [{name: t.seconds(epochs) for name, t in trained.items()} for _ in range(REPEATS.value)]
+    medians = {name: statistics.median(t[name] for t in times) for name in trained}
+    ratios = {name: seconds / medians["members"] for name, seconds in medians.items() if name != "members"}
+    print_heading(["", "members", "devices"], ["time, relative"])
+    print_row("", few, len(devices), "1.00")
+    print_row("four times the members", 4 * few, len(devices), f"{ratios['four times the members']:.2f}")
+    print_row("one device", few, 1, f"{ratios['one device']:.2f}")
+
+
+class Traced:
+    """The progress of a pack, which is profiled while it comes from one epoch to another."""
+
+    def __init__(self, directory: pathlib.Path):
+        self._directory = directory
+        self.seconds = 0.0
+
+    def note(self, text: str) -> None:
+        pass
+
+    def skip_to(self, epoch: int) -> None:
+        pass
+
+    def advance(self, epoch: int) -> None:
+        first, last = PROFILED
+        if epoch == first and not self.seconds:
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(self._directory, profiler_options=options)
+            self.seconds = -time.perf_counter()
+        if epoch == last and self.seconds < 0:
+            self.seconds += time.perf_counter()
+            jax.profiler.stop_trace()
+
+
+def busy_seconds(directory: pathlib.Path) -> float:
+    """Time in which threads or streams of devices execute, all of them together."""
+    (path,) = directory.glob("**/*.xplane.pb")
+    total = 0.0
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+        for line in plane.lines:
+            if plane.name.startswith("/device:") or "XLA" in line.name:
+                events = [e for e in line.events if "wait for" not in e.name]
+                total += union([(e.start_ns, e.start_ns + e.duration_ns) for e in events])
+    return total / 1e9
+
+
+def union(intervals: list[tuple[float, float]]) -> float:
+    """Length of the union of intervals."""
+    total, end = 0.0, -np.inf
+    for start, stop in sorted(intervals):
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def idle(dataset: data.Dataset, number: int) -> None:
+    configs = members(dataset, [WIDTH], number)
+    with tempfile.TemporaryDirectory() as scratch:
+        progress = Traced(pathlib.Path(scratch) / "profile")
+        run.train_pack(configs, dataset, pathlib.Path(scratch) / "pack", progress)
+        busy = busy_seconds(pathlib.Path(scratch) / "profile") / jax.local_device_count()
+    print_heading(["members", "epochs"], ["seconds", "computing", "idle"])
+    print_row(
+        number,
+        f"{PROFILED[0]} to {PROFILED[1]}",
+        *(f"{x:.2f}" for x in (progress.seconds, busy)),
+        f"{1 - busy / progress.seconds:.0%}",
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    run.set_up_jax()
+    dataset, devices = data.load_dataset("digits"), jax.local_devices()
+    number = 4 * len(devices)
+    (config,) = members(dataset, [WIDTH], 1)
+    first, last = PROFILED
+    text = METHOD.format(
+        devices=f"{len(devices)} x {devices[0].device_kind}",
+        epochs=config.epochs,
+        width=WIDTH,
+        examples=config.train_size,
+        repeats=REPEATS.value,
+        members=number,
+        first=first,
+        last=last,
+    )
+    print_section("Sweeps", text)
+    for part in (plans, growth, idle):
+        part(dataset, number)
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
