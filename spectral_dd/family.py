@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spectral_dd import data, measures, padding, spectrum
 from spectral_dd.config import Config, InputError
 from spectral_dd.models import build_model
+from spectral_dd.models.network import on_segments
 from spectral_dd.train import (
     Around,
     Images,
@@ -284,7 +285,7 @@ def _spectra(model, config, max_batch, member, state, images, epoch):
 
     logits = logits_with(state.variables)
     differentiable_forwards = logits_with(state.variables, model.clone(convolution="im2col"))
-    output = logits if config.spectrum_output == "logits" else lambda inputs: jax.nn.softmax(logits(inputs))
+    analysed = {"logits": lambda z: z, "softmax": jax.nn.softmax}[config.spectrum_output]
     segment = {"num_points": config.spectrum_points, "half_width": config.spectrum_half_width}
 
     def every(of_splits):
@@ -334,8 +335,13 @@ def _spectra(model, config, max_batch, member, state, images, epoch):
     # Examples of all splits go through one program: compiling it is what a short sweep spends most on.
     inputs = [inputs_of(*split) for split in enumerate((images.train, images.train, images.test))]
     sizes, v = [len(x) for x in inputs], directions(inputs)
-    spectra = spectrum.line_spectra(
-        output, every(inputs), v, window=config.spectrum_window, **segment, max_batch=max_batch
+    spectra = spectrum.sampled_spectra(
+        lambda x, v, t: analysed(on_segments(model, state.variables, x, v, t)),
+        every(inputs),
+        v,
+        **segment,
+        window=config.spectrum_window,
+        max_batch=max_batch,
     )
     results = {name: by_split(values, sizes) for name, values in spectra._asdict().items()}
     if config.spectrum_measures:

@@ -134,6 +134,23 @@ def line_spectra(
       window: of the residual, see `windows`.
       max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
     """
+
+    def sample(x, v, t):
+        return by_segment(f, points_on_segments(x, v, t))
+
+    return sampled_spectra(sample, x, v, num_points, half_width, window, max_batch)
+
+
+def sampled_spectra(
+    sample: Callable[..., Float[Array, "segment point class"]],
+    x: Float[Array, "example *shape"],
+    v: Float[Array, "example direction *shape"],
+    num_points: int,
+    half_width: float,
+    window: str,
+    max_batch: int,
+) -> LineSpectra:
+    """`line_spectra` of a function whose outputs at x + t v, for each segment and each t, are `sample(x, v, t)`."""
     t = offsets(num_points, half_width)
     # Constant, straight line and parabola, orthonormal on the points.
     orthonormal, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, num_points), 3, increasing=True))
@@ -141,7 +158,7 @@ def line_spectra(
     tapers = jnp.asarray(windows(window, num_points), x.dtype)
 
     def spectra(x, v):
-        outputs = by_segment(f, points_on_segments(x, v, t))
+        outputs = sample(x, v, t)
         magnitude = jnp.abs(jnp.fft.rfft(outputs, axis=1))  # segment, frequency, class
         coefficients = jnp.einsum("np,snc->spc", polynomials, outputs)
         residual = outputs - jnp.einsum("np,spc->snc", polynomials[:, :2], coefficients[:, :2])

@@ -8,7 +8,7 @@ from jax import lax
 from spectral_dd.config import MODEL_NAMES, Config
 from spectral_dd.models import MODELS, build_model, conv
 from spectral_dd.models.conv import CONVOLUTIONS, dense, draw_weights
-from spectral_dd.models.network import BatchNorm, Dropout, max_pool
+from spectral_dd.models.network import BatchNorm, Dropout, max_pool, on_segments
 
 
 def known_conv(x, kernel, stride):
@@ -88,6 +88,18 @@ def test_batch_norm_equals_flaxs_own(train, x64):
 
     found, expected = outputs_and_gradient(ours), outputs_and_gradient(theirs)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_on_segments_are_those_at_each_point(name, x64):
+    model = build_model(Config(model=name, width=1, dtype="float64"), 10)
+    x, v = jax.random.normal(jax.random.key(0), (2, 2, 32, 32, 3))
+    t = jnp.array([-0.5, 0.0, 0.25])
+    variables = jax.jit(model.init, static_argnames="train")(jax.random.key(1), x, train=False)
+    found = jax.jit(lambda: on_segments(model, variables, x, v, t))()
+    points = (x[:, None] + t[:, None, None, None] * v[:, None]).reshape(-1, *x.shape[1:])
+    expected = jax.jit(lambda: model.apply(variables, points, train=False))()
+    np.testing.assert_allclose(found, expected.reshape(2, 3, 10), rtol=1e-10, atol=1e-12)
 
 
 def shapes_of(name, width, image_size, channels=3, num_classes=10):

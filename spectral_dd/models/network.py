@@ -46,6 +46,37 @@ class Network(nn.Module):
         return self.dense(self.num_classes)(x).astype(self.param_dtype)
 
 
+def on_segments(
+    network: Network,
+    variables: Any,
+    x: Float[Array, "segment height width channel"],
+    v: Float[Array, "segment height width channel"],
+    t: Float[Array, " point"],
+) -> Float[Array, "segment point class"]:
+    """Logits of a network in evaluation mode at x + t v, for each segment and each t.
+
+    The first layer g is affine, g(x + t v) = g(x) + t (g(x + v) - g(x)), so it is computed at two points of a segment
+    only. In a narrow network on large images that is up to half of the work.
+    """
+    reached = False
+
+    def expand_first_layer(layer, args, kwargs, context):
+        nonlocal reached
+        y = layer(*args, **kwargs)
+        if reached or not isinstance(context.module, Conv | Dense):
+            return y
+        reached = True
+        axis = y.ndim - 1 if isinstance(context.module, Conv) else 0
+        start, end = jnp.split(y, 2, axis)
+        steps = t.astype(y.dtype).reshape(-1, *(1,) * (y.ndim - 1 - axis))
+        inside = jnp.expand_dims(start, axis + 1) + steps * jnp.expand_dims(end - start, axis + 1)
+        return inside.reshape(*y.shape[:axis], -1, *y.shape[axis + 1 :])
+
+    with nn.intercept_methods(expand_first_layer):
+        logits: Any = network.apply(variables, jnp.concatenate([x, x + v]), train=False)
+    return logits.reshape(len(x), len(t), -1)
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the first (Ioffe and Szegedy, arXiv 1502.03167).
 
