@@ -32,7 +32,6 @@ from spectral_dd.train import (
     evaluate,
     initial_state,
     train_epochs,
-    variables_after_one_batch,
 )
 
 SPLITS = ("train", "noisy", "test")
@@ -112,12 +111,13 @@ class Family:
     def _make_programs(self, at_once: int) -> None:
         """Programs that compute so many members of a device at once; nothing is compiled yet."""
         model, config, self._at_once = self.model, self.config, at_once
-        self._train_jit = self._over_members(functools.partial(train_epochs, model, config), scalars=2, donate=True)
+        self._train_jit = self._over_members(functools.partial(train_epochs, model, config), scalars=3, donate=True)
         self._evaluate = self._over_members(functools.partial(evaluate, model, config))
         # Spectra are of parameters and logits in their own type, whatever the layers compute in.
         exact = model.clone(dtype=model.param_dtype)
-        spectra = functools.partial(_spectra, exact, config, max(1, SPECTRUM_BATCH // at_once))
-        self._spectra = self._over_members(spectra, scalars=1)
+        at_a_time = max(1, SPECTRUM_BATCH // at_once)
+        self._spectra = self._over_members(functools.partial(_spectra, exact, config, at_a_time), scalars=1)
+        self._outputs = self._over_members(functools.partial(_outputs, exact, config, at_a_time), scalars=1)
 
     def _over_members(self, f, scalars: int = 0, donate: bool = False):
         """Maps `f(member, state, images, *scalars)` over the members, sharded over the devices."""
@@ -162,13 +162,14 @@ class Family:
         initial = jax.vmap(functools.partial(initial_state, self.config))
         return jax.jit(initial, out_shardings=self._by_member)(self._members, variables)
 
-    def train(self, state: State, start: int, stop: int) -> State:
-        """Trains epochs `start` to `stop` - 1. The buffers of `state` are reused: it must not be used again.
+    def train(self, state: State, start: int, stop: int, max_steps: int = np.iinfo(np.int32).max) -> State:
+        """Trains epochs `start` to `stop` - 1, or the first steps of each. The buffers of `state` are reused: it must
+        not be used again.
 
         Raises:
           InputError: not even one member fits into the memory of a device.
         """
-        arguments = (self._members, state, self._images, jnp.int32(start), jnp.int32(stop))
+        arguments = (self._members, state, self._images, *map(jnp.int32, (start, stop, max_steps)))
         if self._train is None:
             self._train = self._compile_within_memory(arguments)
         return self._train(*arguments)
@@ -203,8 +204,19 @@ class Family:
         if self.config.spectrum_resample:
             examples, self._relabelled = around(self.configs, self.dataset, self._sets, epoch)
             self._members = self._members._replace(around=self.place(examples))
-        spectra = self.fetch(self._spectra(self._members, state, self._images, jnp.int32(epoch)))
-        return spectra | {"relabelled": self._relabelled}
+        arguments = (self._images, jnp.int32(epoch))
+        spectra = self.fetch(self._spectra(self._members, state, *arguments)) | {"relabelled": self._relabelled}
+        if not self.config.spectrum_measures:
+            return spectra
+        # Single steps from here, each with the first batch of an epoch that training never comes to.
+        last, updated = self.config.epochs, []
+        for i in range(last, last + self.config.spectrum_updates):
+            after = self.train(jax.tree.map(jnp.copy, state), i, i + 1, max_steps=1)
+            updated.append(self.fetch(self._outputs(self._members, after, *arguments))["outputs"])
+        outputs = self.fetch(self._outputs(self._members, state, *arguments))
+        del outputs["outputs"]
+        variance = measures.optimization_variance(jnp.asarray(updated))
+        return spectra | outputs | {"optimization_variance": np.asarray(variance)}
 
     def place(self, tree: Any) -> Any:
         """Puts a tree of the host, leaves `(member, ...)`, onto the devices."""
@@ -274,83 +286,89 @@ def _init_variables(model: nn.Module, seed, image):
 
 
 def _spectra(model, config, max_batch, member, state, images, epoch):
-    """The spectra and other measures of one member around its examples of each split, `max_batch` inputs at a time."""
-    seed = jax.random.fold_in(jax.random.key(member.seed), _SPECTRUM_KEY)
-    if config.spectrum_resample:
-        seed = jax.random.fold_in(seed, epoch)
-    dtype = jnp.dtype(config.param_dtype)
+    """The spectra of one member around its examples of each split, and what else is measured along their segments or
+    by derivatives, `max_batch` inputs at a time.
 
-    def logits_with(variables, model=model):
-        return lambda inputs: model.apply(variables, inputs, train=False)
+    Examples of all splits go through one program: compiling it is what a short sweep spends most on.
+    """
+    seed, inputs = _examples(config, member, images, epoch)
+    sizes, x = [len(split) for split in inputs], jnp.concatenate(inputs)
 
-    logits = logits_with(state.variables)
-    differentiable_forwards = logits_with(state.variables, model.clone(convolution="im2col"))
-    analysed = {"logits": lambda z: z, "softmax": jax.nn.softmax}[config.spectrum_output]
-    segment = {"num_points": config.spectrum_points, "half_width": config.spectrum_half_width}
+    def logits(inputs, model=model):
+        return model.apply(state.variables, inputs, train=False)
 
-    def every(of_splits):
-        return jnp.concatenate(list(of_splits))
-
-    def inputs_of(number, pool):
-        x = pool[jnp.maximum(member.around[number].images, 0)]
-        if config.spectrum_augment and SPLITS[number] == "train":
-            x = data.augment(jax.random.fold_in(seed, len(SPLITS)), x, config.shift, config.flip)
-        return data.to_unit(x, dtype)
-
-    def directions(inputs):
+    def directions():
         match config.spectrum_direction:
             case "random":
                 keys, num = [jax.random.fold_in(seed, i) for i in range(len(inputs))], config.spectrum_directions
-                return every(spectrum.random_directions(key, num, x) for key, x in zip(keys, inputs, strict=True))
+                drawn = [spectrum.random_directions(key, num, split) for key, split in zip(keys, inputs, strict=True)]
+                return jnp.concatenate(drawn)
             case "adversarial":
-                find = functools.partial(spectrum.adversarial_directions, logits)
-                return spectrum.in_chunks(find, every(inputs), max_batch)
-        partners = every(around.partners for around in member.around)
-        targets = data.to_unit(images.train[jnp.maximum(partners, 0)], dtype)
-        towards = spectrum.directions_towards(every(inputs), targets)
-        return jnp.where((partners < 0).reshape(*partners.shape, *(1,) * (towards.ndim - 2)), jnp.nan, towards)
+                return spectrum.in_chunks(functools.partial(spectrum.adversarial_directions, logits), x, max_batch)
+        partners = jnp.concatenate([around.partners for around in member.around])
+        targets = data.to_unit(images.train[jnp.maximum(partners, 0)], x.dtype)
+        missing = (partners < 0).reshape(*partners.shape, *(1,) * (x.ndim - 1))
+        return jnp.where(missing, jnp.nan, spectrum.directions_towards(x, targets))
 
-    def updated_logits(x, i):
-        variables = variables_after_one_batch(model, config, member, state, images, i)
-        return spectrum.in_chunks(logits_with(variables), x, max_batch)
+    def sample(x, v, t):
+        outputs = on_segments(model, state.variables, x, v, t)
+        return jax.nn.softmax(outputs) if config.spectrum_output == "softmax" else outputs
 
-    def other_measures(x, v, labels):
-        z = spectrum.in_chunks(logits, x, max_batch)
-        updated = lax.map(functools.partial(updated_logits, x), jnp.arange(config.spectrum_updates))
-        return {
-            "jacobian_norm": measures.jacobian_norm(logits, x, max_batch=max_batch),
-            "logit_norm": jnp.linalg.norm(z, axis=-1),
-            "linear_regions": measures.linear_regions(differentiable_forwards, x, v, **segment, max_batch=max_batch),
-            "loss": optax.softmax_cross_entropy_with_integer_labels(z, labels),
-            "margin": measures.margin(z, labels),
-            "optimization_variance": measures.optimization_variance(updated),
-        }
-
-    def by_split(results, sizes):
-        """Cuts what was computed for the examples of all splits: `(split, example, ...)`."""
-        parts = jnp.split(results, np.cumsum(sizes)[:-1])
-        there = (around.images for around in member.around)
-        return jnp.stack([_with_missing(*p, config.spectrum_examples) for p in zip(parts, there, strict=True)])
-
-    # Examples of all splits go through one program: compiling it is what a short sweep spends most on.
-    inputs = [inputs_of(*split) for split in enumerate((images.train, images.train, images.test))]
-    sizes, v = [len(x) for x in inputs], directions(inputs)
-    spectra = spectrum.sampled_spectra(
-        lambda x, v, t: analysed(on_segments(model, state.variables, x, v, t)),
-        every(inputs),
-        v,
-        **segment,
-        window=config.spectrum_window,
-        max_batch=max_batch,
-    )
-    results = {name: by_split(values, sizes) for name, values in spectra._asdict().items()}
+    v, segment = directions(), {"num_points": config.spectrum_points, "half_width": config.spectrum_half_width}
+    window = config.spectrum_window
+    spectra = spectrum.sampled_spectra(sample, x, v, **segment, window=window, max_batch=max_batch)
+    results = _by_split(config, member, spectra._asdict(), sizes)
     if config.spectrum_measures:
         measured = [min(size, config.spectrum_measures) for size in sizes]
         places = np.concatenate([np.arange(n) + sum(sizes[:i]) for i, n in enumerate(measured)])
-        labels = every(around.labels for around in member.around)
-        others = other_measures(every(inputs)[places], v[places], labels[places])
-        results |= {name: by_split(values, measured) for name, values in others.items()}
+        forwards = functools.partial(logits, model=model.clone(convolution="im2col"))
+        others = {
+            "jacobian_norm": measures.jacobian_norm(logits, x[places], max_batch=max_batch),
+            "linear_regions": measures.linear_regions(forwards, x[places], v[places], **segment, max_batch=max_batch),
+        }
+        results |= _by_split(config, member, others, measured)
     return results
+
+
+def _outputs(model, config, max_batch, member, state, images, epoch):
+    """The logits of one member for the examples that `spectrum_measures` are taken of, and what follows from them."""
+    _, inputs = _examples(config, member, images, epoch)
+    inputs = [split[: config.spectrum_measures] for split in inputs]
+    labels = jnp.concatenate([a.labels[: len(x)] for a, x in zip(member.around, inputs, strict=True)])
+    logits = functools.partial(model.apply, state.variables, train=False)
+    z = spectrum.in_chunks(logits, jnp.concatenate(inputs), max_batch)
+    results = {
+        "outputs": z,
+        "logit_norm": jnp.linalg.norm(z, axis=-1),
+        "loss": optax.softmax_cross_entropy_with_integer_labels(z, labels),
+        "margin": measures.margin(z, labels),
+    }
+    return _by_split(config, member, results, [len(x) for x in inputs])
+
+
+def _examples(config, member, images, epoch):
+    """The key of a member's draws for spectra, and the inputs of each split that they are measured around."""
+    seed = jax.random.fold_in(jax.random.key(member.seed), _SPECTRUM_KEY)
+    if config.spectrum_resample:
+        seed = jax.random.fold_in(seed, epoch)
+    inputs = []
+    for split, pool, around in zip(SPLITS, (images.train, images.train, images.test), member.around, strict=True):
+        x = pool[jnp.maximum(around.images, 0)]
+        if config.spectrum_augment and split == "train":
+            x = data.augment(jax.random.fold_in(seed, len(SPLITS)), x, config.shift, config.flip)
+        inputs.append(data.to_unit(x, jnp.dtype(config.param_dtype)))
+    return seed, inputs
+
+
+def _by_split(config, member, results, sizes):
+    """Cuts what was computed for so many examples of all splits: leaves `(split, example, ...)`."""
+
+    def cut(values):
+        parts = jnp.split(values, np.cumsum(sizes)[:-1])
+        there = (around.images for around in member.around)
+        return jnp.stack([_with_missing(*p, config.spectrum_examples) for p in zip(parts, there, strict=True)])
+
+    return jax.tree.map(cut, results)
 
 
 def _with_missing(values, images, num: int):

@@ -176,7 +176,7 @@ def sinusoid_energy(
     return mean_over_directions(energy, x, v, max_batch // num_points)
 
 
-def optimization_variance(logits: Float[Array, "update example class"]) -> Float[Array, " example"]:
+def optimization_variance(logits: Float[Array, "update *example class"]) -> Float[Array, " *example"]:
     """How far one training step of different batches drives the outputs apart.
 
         OV(x) = mean_b |f_b(x) - mean_b' f_b'(x)|^2 / mean_b |f_b(x)|^2

@@ -18,7 +18,6 @@ from spectral_dd.config import Config
 
 # Every draw comes from the member's seed, folded with its purpose. (family.py has more of them.)
 _TRAINING_KEY = 0
-_UPDATES_KEY = 3
 
 # Examples in a forward pass of the evaluation; bounds its memory.
 EVALUATION_BATCH = 250
@@ -129,11 +128,12 @@ def train_epochs(
     images: Images,
     start: Int[Array, ""],
     stop: Int[Array, ""],
+    max_steps: Int[Array, ""],
 ) -> State:
-    """Epochs `start` to `stop` - 1, each a pass over the freshly shuffled training set.
+    """Epochs `start` to `stop` - 1, each a pass over the freshly shuffled training set, or its first `max_steps` steps.
 
     The draws of an epoch depend on the member's seed and the epoch alone, so training can stop and go on
-    anywhere. Both bounds are arrays: one program serves any number of epochs.
+    anywhere. The numbers are arrays: one program serves any of them.
     """
     seed = jax.random.key(member.seed)
     capacity = member.example.shape[0]
@@ -143,34 +143,15 @@ def train_epochs(
         order = data.epoch_order(order_key, member.size, capacity)
 
         def step(i, state):
-            return batch_step(model, config, member, state, images, order, keys, i)
+            augment_key, dropout_key = (jax.random.fold_in(key, i) for key in keys)
+            batch = lax.dynamic_slice_in_dim(order, i * config.batch_size, config.batch_size)
+            x = data.augment(augment_key, images.train[member.example[batch]], config.shift, config.flip)
+            x = data.to_unit(x, jnp.dtype(config.param_dtype))
+            return train_step(model, config, member, state, x, member.labels[batch], dropout_key)
 
-        return lax.fori_loop(0, member.size // config.batch_size, step, state)
+        return lax.fori_loop(0, jnp.minimum(member.size // config.batch_size, max_steps), step, state)
 
     return lax.fori_loop(start, stop, epoch, state)
-
-
-def batch_step(model, config, member, state, images, order, keys, i) -> State:
-    """The step with batch `i` of an epoch with that order of the examples; `keys` are for augmentation and dropout."""
-    augment_key, dropout_key = (jax.random.fold_in(key, i) for key in keys)
-    batch = lax.dynamic_slice_in_dim(order, i * config.batch_size, config.batch_size)
-    x = data.augment(augment_key, images.train[member.example[batch]], config.shift, config.flip)
-    x = data.to_unit(x, jnp.dtype(config.param_dtype))
-    return train_step(model, config, member, state, x, member.labels[batch], dropout_key)
-
-
-def variables_after_one_batch(
-    model: nn.Module, config: Config, member: Member, state: State, images: Images, i: Int[Array, ""]
-) -> Any:
-    """The variables one step after `state`, with batch `i` of an epoch that training never sees.
-
-    The batches are the same at whatever epoch they are asked for. Beyond the last one of the epoch they are of another.
-    """
-    steps = member.size // config.batch_size
-    seed = jax.random.fold_in(jax.random.fold_in(jax.random.key(member.seed), _UPDATES_KEY), i // steps)
-    order_key, *keys = jax.random.split(seed, 3)
-    order = data.epoch_order(order_key, member.size, member.example.shape[0])
-    return batch_step(model, config, member, state, images, order, keys, i % steps).variables
 
 
 def evaluate(
