@@ -211,11 +211,11 @@ class Family:
         # Single steps from here, each with the first batch of an epoch that training never comes to.
         last, updated = self.config.epochs, []
         for i in range(last, last + self.config.spectrum_updates):
-            after = self.train(jax.tree.map(jnp.copy, state), i, i + 1, max_steps=1)
+            after = self.train(_copy(state), i, i + 1, max_steps=1)
             updated.append(self.fetch(self._outputs(self._members, after, *arguments))["outputs"])
         outputs = self.fetch(self._outputs(self._members, state, *arguments))
         del outputs["outputs"]
-        variance = measures.optimization_variance(jnp.asarray(updated))
+        variance = jax.jit(measures.optimization_variance)(np.stack(updated))
         return spectra | outputs | {"optimization_variance": np.asarray(variance)}
 
     def place(self, tree: Any) -> Any:
@@ -253,6 +253,11 @@ class Family:
 
     def _image(self) -> jax.Array:
         return jnp.zeros((1, *self.dataset.train_images.shape[1:]), self.config.param_dtype)
+
+
+@jax.jit
+def _copy(tree):
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _memory(device: jax.Device) -> int:

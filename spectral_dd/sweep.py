@@ -87,7 +87,7 @@ PRESETS: dict[str, dict[str, Sequence[Any]]] = {
         "epochs": (400,),
         "spectrum_points": (16,),
         "spectrum_measures": (32,),
-        "spectrum_budget": (0.3,),
+        "spectrum_budget": (0.18,),
     },
     # Greydanus and Kobak (arXiv 2011.14439), the notebook on double descent.
     "mnist1d_mlp": {
