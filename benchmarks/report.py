@@ -1,6 +1,6 @@
 """Writes docs/benchmarks.md: what was measured where, and what each benchmark prints.
 
-About an hour on two cores.
+About three quarters of an hour on two cores.
 
     python benchmarks/report.py [--seconds=2] [--repeats=3]
 """
@@ -23,7 +23,7 @@ from spectral_dd import run
 
 OUTPUT = flags.DEFINE_string("output", "docs/benchmarks.md", "file to write")
 
-PROGRAMS = ["benchmarks/training.py", "benchmarks/spectrum.py", "benchmarks/conv.py"]
+PROGRAMS = ["benchmarks/training.py", "benchmarks/spectrum.py", "benchmarks/conv.py", "benchmarks/sweep.py"]
 GPU_PROGRAMS = ["benchmarks/training.py --model=resnet18"]
 
 HEADER = """# Benchmarks

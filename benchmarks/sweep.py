@@ -1,6 +1,6 @@
 """A sweep as a whole: how it is planned, how its time grows with members and devices, how long devices are idle.
 
-About five minutes on two cores.
+About four minutes on two cores.
 
     python benchmarks/sweep.py
 """
