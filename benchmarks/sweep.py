@@ -38,12 +38,13 @@ share of the steps' estimated time that goes into padding.
 **Members and devices.** Time of training with so many members of width {width}, {examples} examples each, over the
 time with a quarter of them, and with one device over that with all: medians of {repeats}, in turn.
 
-**Idle devices.** A profile of a pack of {members} members of width {width}, from epoch {first} to {last}, with metrics,
-spectra and checkpoints: the share of that time in which a device (on a CPU: a core) computes nothing.
+**Idle devices.** A profile of a pack of {members} members of width {width}, from the record of epoch {first} up to that
+of {last}, with metrics, spectra and checkpoints: the share of that time in which a device (on a CPU: a core) computes
+nothing.
 """
 
 WIDTH = 8
-PROFILED = (20, 200)
+PROFILED = (63, 158)
 
 
 def members(dataset: data.Dataset, widths: Sequence[int], seeds: int) -> list[Config]:
@@ -113,7 +114,7 @@ class Traced:
         first, last = PROFILED
         if epoch == first and not self.seconds:
             options = jax.profiler.ProfileOptions()
-            options.python_tracer_level = 0
+            options.python_tracer_level, options.host_tracer_level = 0, 1
             jax.profiler.start_trace(self._directory, profiler_options=options)
             self.seconds = -time.perf_counter()
         if epoch == last and self.seconds < 0:
