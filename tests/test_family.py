@@ -316,8 +316,9 @@ def trained(dataset, **fields):
 def test_spectra_of_a_bfloat16_network_are_of_its_float32_function(digits):
     family, state = trained(digits, dtype="bfloat16")
     exact, _ = trained(digits)
-    for name, values in exact.spectra(state, 0).items():
-        np.testing.assert_array_equal(family.spectra(state, 0)[name], values)
+    found, expected = family.spectra(state, 0), exact.spectra(state, 0)
+    for name in expected.keys() - {"optimization_variance"}:  # which is of steps as training computes them
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_alone(digits):
