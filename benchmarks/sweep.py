@@ -1,18 +1,15 @@
-"""A sweep as a whole: how it is planned, how its time grows with members and devices, how long devices are idle.
+"""A sweep as a whole: how it is planned, and how its time grows with members and devices.
 
-About four minutes on two cores.
+About two minutes on two cores.
 
     python benchmarks/sweep.py
 """
 
-import pathlib
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 from absl import app
 from side_by_side import REPEATS, SECONDS, print_heading, print_row, print_section
 
@@ -37,14 +34,9 @@ share of the steps' estimated time that goes into padding.
 
 **Members and devices.** Time of training with so many members of width {width}, {examples} examples each, over the
 time with a quarter of them, and with one device over that with all: medians of {repeats}, in turn.
-
-**Idle devices.** A profile of a pack of {members} members of width {width}, from the record of epoch {first} up to that
-of {last}, with metrics, spectra and checkpoints: the share of that time in which a device (on a CPU: a core) computes
-nothing.
 """
 
 WIDTH = 8
-PROFILED = (63, 158)
 
 
 def members(dataset: data.Dataset, widths: Sequence[int], seeds: int) -> list[Config]:
@@ -97,85 +89,20 @@ def growth(dataset: data.Dataset, few: int) -> None:
     print_row("one device", few, 1, f"{ratios['one device']:.2f}")
 
 
-class Traced:
-    """The progress of a pack, which is profiled while it comes from one epoch to another."""
-
-    def __init__(self, directory: pathlib.Path):
-        self._directory = directory
-        self.seconds = 0.0
-
-    def note(self, text: str) -> None:
-        pass
-
-    def skip_to(self, epoch: int) -> None:
-        pass
-
-    def advance(self, epoch: int) -> None:
-        first, last = PROFILED
-        if epoch == first and not self.seconds:
-            options = jax.profiler.ProfileOptions()
-            options.python_tracer_level, options.host_tracer_level = 0, 1
-            jax.profiler.start_trace(self._directory, profiler_options=options)
-            self.seconds = -time.perf_counter()
-        if epoch == last and self.seconds < 0:
-            self.seconds += time.perf_counter()
-            jax.profiler.stop_trace()
-
-
-def busy_seconds(directory: pathlib.Path) -> float:
-    """Time in which threads or streams of devices execute, all of them together."""
-    (path,) = directory.glob("**/*.xplane.pb")
-    total = 0.0
-    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-        for line in plane.lines:
-            if plane.name.startswith("/device:") or "XLA" in line.name:
-                events = [e for e in line.events if "wait for" not in e.name]
-                total += union([(e.start_ns, e.start_ns + e.duration_ns) for e in events])
-    return total / 1e9
-
-
-def union(intervals: list[tuple[float, float]]) -> float:
-    """Length of the union of intervals."""
-    total, end = 0.0, -np.inf
-    for start, stop in sorted(intervals):
-        total += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return total
-
-
-def idle(dataset: data.Dataset, number: int) -> None:
-    configs = members(dataset, [WIDTH], number)
-    with tempfile.TemporaryDirectory() as scratch:
-        progress = Traced(pathlib.Path(scratch) / "profile")
-        run.train_pack(configs, dataset, pathlib.Path(scratch) / "pack", progress)
-        busy = busy_seconds(pathlib.Path(scratch) / "profile") / jax.local_device_count()
-    print_heading(["members", "epochs"], ["seconds", "computing", "idle"])
-    print_row(
-        number,
-        f"{PROFILED[0]} to {PROFILED[1]}",
-        *(f"{x:.2f}" for x in (progress.seconds, busy)),
-        f"{1 - busy / progress.seconds:.0%}",
-    )
-
-
 def main(argv: Sequence[str]) -> None:
     run.set_up_jax()
     dataset, devices = data.load_dataset("digits"), jax.local_devices()
     number = 4 * len(devices)
     (config,) = members(dataset, [WIDTH], 1)
-    first, last = PROFILED
     text = METHOD.format(
         devices=f"{len(devices)} x {devices[0].device_kind}",
         epochs=config.epochs,
         width=WIDTH,
         examples=config.train_size,
         repeats=REPEATS.value,
-        members=number,
-        first=first,
-        last=last,
     )
     print_section("Sweeps", text)
-    for part in (plans, growth, idle):
+    for part in (plans, growth):
         part(dataset, number)
         print(flush=True)
 
