@@ -54,7 +54,7 @@ class Lowering:
 
 # The ways that are worth measuring on a platform, the usual choice first. On a CPU one member after another, a stream a
 # core, beats batched products over members (benchmarks/).
-LOWERINGS = {"cpu": [Lowering("blocks", 1), Lowering("im2col", 1)]}
+LOWERINGS = {"cpu": [Lowering("winograd", 1), Lowering("im2col", 1)]}
 ACCELERATOR_LOWERINGS = [Lowering("im2col", None), Lowering("lax", None), Lowering("lax", 1)]
 
 
