@@ -135,10 +135,11 @@ def _correlate(
 
 
 def _correlate_forward(images, kernels, stride, to_outputs):
-    products, *_, features = kernels.shape
-    examples, tile = images.shape[-1], len(to_outputs)
+    features, examples, tile = kernels.shape[-1], images.shape[-1], len(to_outputs)
     block, grid = _grid(images, kernels, stride)
-    matrices = _matrices(kernels)
+    matrices, contracted = _matrices(kernels), 1
+    if features < 16:  # up to 1.6 times as fast so; with more features no faster
+        matrices, contracted = matrices.swapaxes(1, 2), 2
     columns = math.prod(block) * examples
     # Rows that are a power of two apart share few sets of the cache: a product takes up to twice as long with them.
     unused = 16 if columns % 256 == 0 else 0
@@ -147,8 +148,9 @@ def _correlate_forward(images, kernels, stride, to_outputs):
         y, patches = carry
         row, column = _corner(number, block, grid)
         patches = _fill(patches, images, block, kernels, (row, column), stride)
-        found = _dots(matrices, patches, contract=(1, 1))[..., :columns].reshape(products, features, *block, examples)
-        rows = jnp.stack([_combine(factors, found) for factors in to_outputs], axis=2)
+        found = _dots(matrices, patches, contract=(contracted, 1))
+        rows = jnp.stack([_combine(factors, found) for factors in to_outputs], axis=1)[..., :columns]
+        rows = rows.reshape(features, tile, *block, examples).swapaxes(1, 2)
         return lax.dynamic_update_slice(y, rows, (0, row, 0, column, 0)), patches
 
     height, width = (b * g for b, g in zip(block, grid, strict=True))
