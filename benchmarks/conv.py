@@ -10,9 +10,8 @@ import statistics
 import time
 
 import jax
-import numpy as np
 from absl import app, flags
-from side_by_side import REPEATS, SECONDS, Setting, against_best, print_heading, print_row, print_section
+from side_by_side import BATCH, REPEATS, SECONDS, Setting, against_best, print_heading, print_row, print_section
 
 from spectral_dd import run
 from spectral_dd.config import Config
@@ -24,9 +23,9 @@ SIZE = flags.DEFINE_list("size", ["8", "32"], "heights and widths of the images"
 WIDTH = flags.DEFINE_list("width", ["2", "8"], "widths")
 
 METHOD = """
-Examples a second over all networks: cnn5, Adam, batch 100, random images, one network on each of {devices} ({kind}),
-all in one process, with one or the other implementation of the convolution. By default spectral_dd uses `{used}` here;
-the last column is its rate over the best other one.
+Examples a second over all networks: cnn5, Adam, batch {batch}, random images, one network on each of {devices}
+({kind}), all in one process, with one or the other implementation of the convolution. By default spectral_dd uses
+`{used}` here; the last column is its rate over the best other one.
 """
 
 
@@ -57,14 +56,14 @@ def main(argv) -> None:
     run.set_up_jax()
     devices, used = jax.local_devices(), usual().convolution
     number = f"{len(devices)} device{'s' * (len(devices) > 1)}"
-    print_section("Convolutions", METHOD.format(devices=number, kind=devices[0].device_kind, used=used))
+    print_section("Convolutions", METHOD.format(batch=BATCH, devices=number, kind=devices[0].device_kind, used=used))
     print_heading(["size", "width"], [*CONVOLUTIONS, "against the best other"])
     for size in map(int, SIZE.value):
         images, labels = Setting("cnn5", [], size).data()
-        images, labels = images[:200], labels[:200].astype(np.int32)
+        labels = labels.astype("int32")
         dataset = Dataset("random", images, labels, images, labels, num_classes=10)
         for width in map(int, WIDTH.value):
-            config = Config(width=width, train_size=len(images), batch_size=100)
+            config = Config(width=width, train_size=len(images), batch_size=BATCH)
             trained = {name: Trained(config, dataset, name) for name in CONVOLUTIONS}
             times = [{name: t.seconds() for name, t in trained.items()} for _ in range(REPEATS.value)]
             examples = len(images) * len(devices)

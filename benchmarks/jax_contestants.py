@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from side_by_side import BATCH, EXAMPLES, HALF_WIDTH, POINTS, Setting, serve
+from side_by_side import BATCH, EXAMPLES, HALF_WIDTH, PLANNED_STEPS, POINTS, STEPS_PER_EPOCH, Setting, serve
 
 from spectral_dd import data, packing, run
 from spectral_dd.config import Config
@@ -135,7 +135,7 @@ def members(setting: Setting, **fields) -> tuple[list[Config], data.Dataset]:
     configs = [
         Config(
             model=setting.model, dataset="random", width=width, seed=seed, train_size=len(images), batch_size=BATCH,
-            shift=setting.shift, flip=setting.flip, epochs=1000, **fields,
+            shift=setting.shift, flip=setting.flip, epochs=PLANNED_STEPS // STEPS_PER_EPOCH, **fields,
         )
         for seed, width in enumerate(setting.widths)
     ]  # fmt: skip

@@ -1,17 +1,22 @@
-"""A sweep as a whole: how it is planned, and how its time grows with members and devices.
+"""A sweep as a whole: how it is planned, how its time grows with members and devices, and how busy it keeps a CPU.
 
-About two minutes on two cores.
+About eight minutes on two cores.
 
     python benchmarks/sweep.py
 """
 
+import pathlib
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 
 import jax
 from absl import app
-from side_by_side import REPEATS, SECONDS, print_heading, print_row, print_section
+from side_by_side import CORES, REPEATS, SECONDS, print_heading, print_row, print_section
 
 from spectral_dd import data, packing, run
 from spectral_dd.config import Config
@@ -34,6 +39,10 @@ share of the steps' estimated time that goes into padding.
 
 **Members and devices.** Time of training with so many members of width {width}, {examples} examples each, over the
 time with a quarter of them, and with one device over that with all: medians of {repeats}, in turn.
+
+**Idle cores.** Share of the time of all cores that a process did not use: while it does nothing but train the family of
+the first row above, and in the preset's whole sweep (`train_sweep.py --preset=digits`: data, spectra, checkpoints), the
+first time with whatever the compilation cache has, and again with all programs in it.
 """
 
 WIDTH = 8
@@ -45,7 +54,7 @@ def members(dataset: data.Dataset, widths: Sequence[int], seeds: int) -> list[Co
     return run.resolve(configs, {"digits": dataset})
 
 
-def plans(dataset: data.Dataset, _: int) -> None:
+def plans(dataset: data.Dataset) -> None:
     print_heading(["widths", "seeds"], ["members", "packs", "apart", "padding"])
     work = run.work_of({"digits": dataset})
     for name, widths in GRIDS.items():
@@ -72,8 +81,9 @@ class Training:
         return time.perf_counter() - start
 
 
-def growth(dataset: data.Dataset, few: int) -> None:
+def growth(dataset: data.Dataset) -> None:
     devices = jax.local_devices()
+    few = 4 * len(devices)
     trained = {
         "members": Training(dataset, few, devices),
         "four times the members": Training(dataset, 4 * few, devices),
@@ -89,10 +99,38 @@ def growth(dataset: data.Dataset, few: int) -> None:
     print_row("one device", few, 1, f"{ratios['one device']:.2f}")
 
 
+def idle(dataset: data.Dataset) -> None:
+    devices = jax.local_devices()
+    trained = Training(dataset, 4 * len(devices), devices)
+    epochs = max(1, round(10 * SECONDS.value / trained.seconds(1)))
+    used = time.process_time()
+    seconds = trained.seconds(epochs)
+    rows = {"training alone": (seconds, time.process_time() - used)}
+    for name in ("whole sweep", "whole sweep, again"):
+        rows[name] = whole_sweep()
+    print_heading([""], ["seconds", "idle"])
+    for name, (seconds, used) in rows.items():
+        print_row(name, f"{seconds:.0f}", f"{1 - used / (seconds * CORES):.0%}")
+
+
+def whole_sweep() -> tuple[float, float]:
+    """Seconds of the preset's sweep, and of its processor time."""
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    script = pathlib.Path(__file__).parents[1] / "experiments" / "train_sweep.py"
+    with tempfile.TemporaryDirectory() as workdir:
+        start, before = time.perf_counter(), used()
+        command = [sys.executable, str(script), "--preset=digits", f"--workdir={workdir}/sweep"]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start, used() - before
+
+
 def main(argv: Sequence[str]) -> None:
     run.set_up_jax()
     dataset, devices = data.load_dataset("digits"), jax.local_devices()
-    number = 4 * len(devices)
     (config,) = members(dataset, [WIDTH], 1)
     text = METHOD.format(
         devices=f"{len(devices)} x {devices[0].device_kind}",
@@ -102,8 +140,11 @@ def main(argv: Sequence[str]) -> None:
         repeats=REPEATS.value,
     )
     print_section("Sweeps", text)
-    for part in (plans, growth):
-        part(dataset, number)
+    parts = [plans, growth]
+    if devices[0].platform == "cpu":
+        parts.append(idle)
+    for part in parts:
+        part(dataset)
         print(flush=True)
 
 

@@ -12,7 +12,7 @@ import side_by_side
 import torch
 from absl import app, flags
 from peak import SIDE, product_rates
-from side_by_side import BATCH, CORES, STEPS_PER_EPOCH, Setting
+from side_by_side import BATCH, CORES, PLANNED_STEPS, STEPS_PER_EPOCH, Setting
 
 from spectral_dd.config import Config
 from spectral_dd.packing import Work
@@ -46,8 +46,9 @@ this project is not), no evaluation. {members} networks of a width; mixed: one e
 - PyTorch, a process a core: the same, single-threaded, the networks dealt to the processes.
 - torch.func.vmap: over the networks, which must be of one width; BatchNorm without running statistics.
 - JAX, Python loop: flax's own layers, one jitted step, one network after another.
-- spectral_dd: as in a sweep that is too short to measure which of its ways is fastest (`spectral_dd/tune.py`), padded
-  where widths are mixed.
+- spectral_dd: as in a sweep with `--tune=off`, which does not measure which of its ways is fastest. Its packs are
+  planned for {steps:,} steps, as many as the convolutional networks of Nakkiran et al. (arXiv 1912.02292) trained: the
+  longer a sweep, the less padding.
 
 The last three columns are of spectral_dd: its rate over the best other one; its useful FLOP/s (three forward passes
 for a step, at the networks' own widths); and what that is of the machine's rate of float32 products.
@@ -74,7 +75,14 @@ def main(argv: Sequence[str]) -> None:
     mixed = f"{', '.join(map(str, MIXED[:-1]))} and {MIXED[-1]}"
     side_by_side.print_section(
         f"Training: {MODEL.value}",
-        METHOD.format(model=MODEL.value, batch=BATCH, members=MEMBERS.value, mixed=mixed, cores=CORES),
+        METHOD.format(
+            model=MODEL.value,
+            batch=BATCH,
+            members=MEMBERS.value,
+            mixed=mixed,
+            cores=CORES,
+            steps=PLANNED_STEPS,
+        ),
     )
     products = product_rates()
     rates_of_products = " and ".join(f"{rate / 1e9:,.0f} GFLOP/s by {name}" for name, rate in products.items())

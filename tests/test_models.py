@@ -41,6 +41,36 @@ def test_convolutions_and_their_gradients_are_the_same(shape, stride, block_byte
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
 
 
+def relative_error(found, expected):
+    return np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
+
+
+def test_winograd_keeps_the_precision_of_float32(x64):
+    x = jax.random.normal(jax.random.key(0), (64, 8, 8, 16))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 64, 8))
+    y, pull_back = jax.vjp(lambda x, kernel: known_conv(x, kernel, 1), x, kernel)
+    dy = jax.random.normal(jax.random.key(2), y.shape)
+    single = [a.astype(jnp.float32) for a in (x, kernel, dy)]
+    found, single_pull_back = jax.vjp(conv.winograd, *single[:2])
+    # Three times the errors of a sum of products, which are some units in the last place, 6e-8.
+    for a, b in zip((found, *single_pull_back(single[2])), (y, *pull_back(dy)), strict=True):
+        assert a.dtype == jnp.float32
+        assert relative_error(a, b) < 1e-6
+
+
+def test_winograd_leaves_half_precision_and_other_kernels_to_blocks():
+    def uses_winograd(dtype, size, stride):
+        x, kernel = jnp.zeros((2, 8, 8, 4), dtype), jnp.zeros((size, size, 2, 2), dtype)
+        traced = [
+            str(jax.make_jaxpr(lambda x, k, f=f: f(x, k, stride))(x, kernel)) for f in (conv.winograd, conv.blocks)
+        ]
+        return traced[0] != traced[1]
+
+    assert uses_winograd(jnp.float32, 3, 1)
+    for other in ((jnp.bfloat16, 3, 1), (jnp.float32, 3, 2), (jnp.float32, 1, 1), (jnp.float32, 5, 1)):
+        assert not uses_winograd(*other)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 4)])
 @pytest.mark.parametrize("shape", [(3, 3, 4, 5), (5, 3, 4, 2)])
 def test_a_convolution_of_a_tiny_image_is_one_matrix(shape, size, x64):
