@@ -1,4 +1,4 @@
-"""The machine's rate of float32 matrix products, which bounds that of training."""
+"""The machine's rate of float32 matrix products."""
 
 import statistics
 import time

@@ -26,7 +26,7 @@ CORES = len(os.sched_getaffinity(0))
 BATCH = 128
 STEPS_PER_EPOCH = 2
 # How long the training is that packs are planned for, which decides between padding and more programs to compile: as
-# long as that of the convolutional networks of Nakkiran et al. (arXiv 1912.02292).
+# long as that of the five-layer networks of Nakkiran et al. (arXiv 1912.02292).
 PLANNED_STEPS = 500_000
 
 # Spectra: what one piece of work is, for each network.

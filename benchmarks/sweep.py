@@ -39,13 +39,15 @@ share of the steps' estimated time that goes into padding.
 
 **Members and devices.** Time of training with so many members of width {width}, {examples} examples each, over the
 time with a quarter of them, and with one device over that with all: medians of {repeats}, in turn.
-
+"""
+IDLE_METHOD = """
 **Idle cores.** Share of the time of all cores that a process did not use: while it does nothing but train the family of
-the first row above, and in the preset's whole sweep (`train_sweep.py --preset=digits`: data, spectra, checkpoints), the
-first time with whatever the compilation cache has, and again with all programs in it.
+the first row above, and in the preset's whole sweep (`train_sweep.py --preset=digits --tune=off`: data, spectra,
+checkpoints), the first time with whatever the compilation cache has, and again with all programs in it.
 """
 
 WIDTH = 8
+MEMBERS_OF_A_DEVICE = 4
 
 
 def members(dataset: data.Dataset, widths: Sequence[int], seeds: int) -> list[Config]:
@@ -83,7 +85,7 @@ class Training:
 
 def growth(dataset: data.Dataset) -> None:
     devices = jax.local_devices()
-    few = 4 * len(devices)
+    few = MEMBERS_OF_A_DEVICE * len(devices)
     trained = {
         "members": Training(dataset, few, devices),
         "four times the members": Training(dataset, 4 * few, devices),
@@ -101,7 +103,7 @@ def growth(dataset: data.Dataset) -> None:
 
 def idle(dataset: data.Dataset) -> None:
     devices = jax.local_devices()
-    trained = Training(dataset, 4 * len(devices), devices)
+    trained = Training(dataset, MEMBERS_OF_A_DEVICE * len(devices), devices)
     epochs = max(1, round(10 * SECONDS.value / trained.seconds(1)))
     used = time.process_time()
     seconds = trained.seconds(epochs)
@@ -123,8 +125,8 @@ def whole_sweep() -> tuple[float, float]:
     script = pathlib.Path(__file__).parents[1] / "experiments" / "train_sweep.py"
     with tempfile.TemporaryDirectory() as workdir:
         start, before = time.perf_counter(), used()
-        command = [sys.executable, str(script), "--preset=digits", f"--workdir={workdir}/sweep"]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        command = [sys.executable, str(script), "--preset=digits", "--tune=off", f"--workdir={workdir}/sweep"]
+        subprocess.run(command, check=True)
         return time.perf_counter() - start, used() - before
 
 
@@ -132,7 +134,10 @@ def main(argv: Sequence[str]) -> None:
     run.set_up_jax()
     dataset, devices = data.load_dataset("digits"), jax.local_devices()
     (config,) = members(dataset, [WIDTH], 1)
-    text = METHOD.format(
+    parts, text = [plans, growth], METHOD
+    if devices[0].platform == "cpu":
+        parts, text = [*parts, idle], text + IDLE_METHOD
+    text = text.format(
         devices=f"{len(devices)} x {devices[0].device_kind}",
         epochs=config.epochs,
         width=WIDTH,
@@ -140,9 +145,6 @@ def main(argv: Sequence[str]) -> None:
         repeats=REPEATS.value,
     )
     print_section("Sweeps", text)
-    parts = [plans, growth]
-    if devices[0].platform == "cpu":
-        parts.append(idle)
     for part in parts:
         part(dataset)
         print(flush=True)

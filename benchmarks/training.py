@@ -47,11 +47,12 @@ this project is not), no evaluation. {members} networks of a width; mixed: one e
 - torch.func.vmap: over the networks, which must be of one width; BatchNorm without running statistics.
 - JAX, Python loop: flax's own layers, one jitted step, one network after another.
 - spectral_dd: as in a sweep with `--tune=off`, which does not measure which of its ways is fastest. Its packs are
-  planned for {steps:,} steps, as many as the convolutional networks of Nakkiran et al. (arXiv 1912.02292) trained: the
+  planned for {steps:,} steps, as many as the five-layer networks of Nakkiran et al. (arXiv 1912.02292) trained: the
   longer a sweep, the less padding.
 
 The last three columns are of spectral_dd: its rate over the best other one; its useful FLOP/s (three forward passes
-for a step, at the networks' own widths); and what that is of the machine's rate of float32 products.
+for a step, at the networks' own widths, of convolutions as sums of products: Winograd's take half of them); and what
+that is of the machine's rate of float32 products.
 """
 
 

@@ -10,12 +10,11 @@ loop; `benchmarks/conv.py` measures the alternatives inside a scanned epoch.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -84,18 +83,46 @@ def blocks(
     return _correlate(_pad(x, kernel)[None], kernel[None], stride, ((1.0,),))
 
 
-# Winograd's filter F(4, 3): four outputs of a filter with three taps by six products instead of twelve. The products
-# are those of the transformed filter and the transformed six inputs (Lavin and Gray, arXiv 1509.09308, section 4.3).
-_FROM_INPUTS = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
+class Filter(NamedTuple):
+    """How neighbouring outputs of a filter with three taps are found by few products: of sums of taps and as many sums
+    of inputs. Each row has the factors of a sum."""
+
+    from_inputs: tuple[tuple[float, ...], ...]
+    from_taps: tuple[tuple[float, ...], ...]
+    to_outputs: tuple[tuple[float, ...], ...]
+
+
+# Four outputs by six products instead of twelve (Lavin and Gray, arXiv 1509.09308, section 4.3).
+F_4_3 = Filter(
+    from_inputs=(
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+    from_taps=(
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+    to_outputs=((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
 )
-_FROM_TAPS = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / [[24]]
-_TO_OUTPUTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+# Between zeros, by the number of inputs and outputs: of one input only the middle tap counts, and of two inputs the two
+# outputs take three products instead of four.
+BETWEEN_ZEROS = {
+    1: Filter(from_inputs=((1,),), from_taps=((0, 1, 0),), to_outputs=((1,),)),
+    2: Filter(
+        from_inputs=((1, 0), (1, 1), (0, 1)),
+        from_taps=((1, -1, 0), (0, 1, 0), (0, -1, 1)),
+        to_outputs=((0, 1, 1), (1, 1, 0)),
+    ),
+}
 
 
 def winograd(
@@ -103,23 +130,40 @@ def winograd(
     kernel: Float[Array, "rows columns channel feature"],
     stride: int = 1,
 ) -> Float[Array, "feature new_height new_width example"]:
-    """The same as `blocks`, with Winograd's F(4, 3) along the height: half of the products, and half of the patches.
+    """The same as `blocks`, with Winograd's F(4, 3) along the height: half of the products and half of the patches,
+    where four divides the height. The backward pass keeps one and a half times the input.
 
-    Its rounding errors are three times those of `im2col`: below 1e-6 of the output in float32. What is no 3x3 kernel
-    with stride 1, and half precision, in which the errors would matter, is left to `blocks`.
+    Rounding errors of random inputs are three times those of `im2col`, below 1e-6 of the output in float32. Half
+    precision, in which they would matter, other kernels and strides, and very low images are left to `blocks`.
     """
-    if kernel.shape[:2] != (3, 3) or stride != 1 or x.dtype.itemsize < 4:
+    if kernel.shape[:2] != (3, 3) or stride != 1 or x.shape[1] < 3 or x.dtype.itemsize < 4:
         return blocks(x, kernel, stride)
     channels, height, width, examples = x.shape
-    tile = len(_TO_OUTPUTS)
+    tile = len(F_4_3.to_outputs)
     tiles = -(-height // tile)
     # A tile of the output sees its own rows of the padded input and the first two of the next tile.
     padded = jnp.pad(x, ((0, 0), (1, (tiles + 1) * tile - height - 1), (1, 1), (0, 0)))
     by_tile = padded.reshape(channels, tiles + 1, tile, width + 2, examples)
-    rows = [by_tile[:, row // tile : tiles + row // tile, row % tile] for row in range(len(_FROM_INPUTS))]
-    images = jnp.stack([_combine(factors, rows) for factors in _FROM_INPUTS])
-    kernels = jnp.einsum("pr,rscf->pscf", jnp.asarray(_FROM_TAPS, kernel.dtype), kernel, precision="highest")
-    return _correlate(images, kernels[:, None], stride, _TO_OUTPUTS)[:, :height]
+    inputs = [by_tile[:, row // tile : tiles + row // tile, row % tile] for row in range(tile + 2)]
+    images, kernels = _combinations(F_4_3.from_inputs, inputs), _combinations(F_4_3.from_taps, kernel)
+    return _correlate(images, kernels[:, None], stride, F_4_3.to_outputs)[:, :height]
+
+
+def tiny(
+    x: Float[Array, "channel height width example"],
+    kernel: Float[Array, "3 3 channel feature"],
+) -> Float[Array, "feature height width example"]:
+    """The same as `im2col` with stride 1, for images of one or two rows and columns.
+
+    Most of their patches are zeros of the padding: with two rows and columns `im2col` takes 36 products of two
+    entries for each channel and feature, 20 of them with zeros. Here they are 9. Half precision would lose some of it.
+    """
+    rows, columns = (BETWEEN_ZEROS[size] for size in x.shape[1:3])
+    images = _on_both_axes(rows.from_inputs, columns.from_inputs, x.transpose(1, 2, 0, 3))
+    kernels = _on_both_axes(rows.from_taps, columns.from_taps, kernel)
+    matrices, inputs = (a.reshape(-1, *a.shape[2:]) for a in (kernels, images))
+    products = _dots(matrices, inputs, contract=(1, 1)).reshape(*images.shape[:2], kernel.shape[-1], x.shape[-1])
+    return _on_both_axes(rows.to_outputs, columns.to_outputs, products).transpose(2, 0, 1, 3)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -128,9 +172,12 @@ def _correlate(
     kernels: Float[Array, "product rows columns channel feature"],
     stride: int,
     to_outputs: tuple[tuple[float, ...], ...],
-) -> Float[Array, "feature new_height new_width example"]:
-    """Cross-correlations without padding, a block after the other, of each image with its kernel, combined: row q of
-    `to_outputs` has the factors of what the rows q, q + len(to_outputs), ... of the output are."""
+) -> Float[Array, "feature tile*new_height new_width example"]:
+    """Sums of cross-correlations without padding, a block of the output after the other.
+
+    Row `i * len(to_outputs) + q` of the output is the sum over p of `to_outputs[q][p]` times row i of image p
+    correlated with kernel p.
+    """
     return _correlate_forward(images, kernels, stride, to_outputs)[0]
 
 
@@ -138,25 +185,25 @@ def _correlate_forward(images, kernels, stride, to_outputs):
     features, examples, tile = kernels.shape[-1], images.shape[-1], len(to_outputs)
     block, grid = _grid(images, kernels, stride)
     matrices, contracted = _matrices(kernels), 1
-    if features < 16:  # up to 1.6 times as fast so; with more features no faster
+    if features < 16:  # measured on a core: up to 1.6 times as fast so, with more features no faster
         matrices, contracted = matrices.swapaxes(1, 2), 2
-    columns = math.prod(block) * examples
+    size = math.prod(block) * examples
     # Rows that are a power of two apart share few sets of the cache: a product takes up to twice as long with them.
-    unused = 16 if columns % 256 == 0 else 0
+    unused = 16 if size % 256 == 0 else 0
 
     def add_block(number, carry):
         y, patches = carry
         row, column = _corner(number, block, grid)
         patches = _fill(patches, images, block, kernels, (row, column), stride)
         found = _dots(matrices, patches, contract=(contracted, 1))
-        rows = jnp.stack([_combine(factors, found) for factors in to_outputs], axis=1)[..., :columns]
-        rows = rows.reshape(features, tile, *block, examples).swapaxes(1, 2)
-        return lax.dynamic_update_slice(y, rows, (0, row, 0, column, 0)), patches
+        outputs = jnp.stack([_combine(factors, found) for factors in to_outputs], axis=1)[..., :size]
+        outputs = outputs.reshape(features, tile, *block, examples).swapaxes(1, 2)
+        return lax.dynamic_update_slice(y, outputs, (0, row, 0, column, 0)), patches
 
     height, width = (b * g for b, g in zip(block, grid, strict=True))
     start = (
         jnp.empty((features, height, tile, width, examples), images.dtype),
-        _no_patches(images, kernels, columns + unused),
+        _no_patches(images, kernels, size + unused),
     )
     y, _ = lax.fori_loop(0, math.prod(grid), add_block, start)
     return y.reshape(features, height * tile, width, examples), (images, kernels)
@@ -176,10 +223,9 @@ def _correlate_backward(stride, to_outputs, residuals, dy):
         dmatrices, dimages, patches = carry
         row, column = _corner(number, block, grid)
         patches = _fill(patches, images, block, kernels, (row, column), stride)
-        rows = lax.dynamic_slice(dy, (0, row, 0, column, 0), (features, block[0], tile, block[1], examples))
-        by_place = [rows[:, :, q] for q in range(tile)]
-        dfound = jnp.stack([_combine(factors, by_place) for factors in zip(*to_outputs, strict=True)])
-        dfound = dfound.reshape(products, features, -1)
+        doutputs = lax.dynamic_slice(dy, (0, row, 0, column, 0), (features, block[0], tile, block[1], examples))
+        by_place = [doutputs[:, :, q] for q in range(tile)]
+        dfound = _combinations(zip(*to_outputs, strict=True), by_place).reshape(products, features, -1)
         dmatrices += _dots(patches, dfound, contract=(2, 2), preferred_element_type=total)
         dpatches = _dots(matrices, dfound, contract=(2, 1))
         for tap in range(math.prod(kernels.shape[1:3])):
@@ -213,25 +259,6 @@ def lax_conv(
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("CHWN", "HWIO", "CHWN"))
 
 
-def dense(
-    x: Float[Array, "channel height width example"],
-    kernel: Float[Array, "rows columns channel feature"],
-) -> Float[Array, "feature height width example"]:
-    """The same as `im2col` with stride 1, by one matrix from all entries of an image to all entries of the output.
-
-    Most of a patch is zeros of the padding where images are smaller than kernels; here they take no part.
-    """
-    height, width, examples = x.shape[1:]
-    features = kernel.shape[-1]
-    # The kernel shifted to each pixel of the output, and cut off where it leaves the image.
-    r, c = _half(kernel)
-    padded = jnp.pad(kernel, ((height, height), (width, width), (0, 0), (0, 0)))
-    shifted = [padded[height + r - p :, width + c - q :][:height, :width] for p in range(height) for q in range(width)]
-    matrix = jnp.stack(shifted, axis=3).transpose(2, 0, 1, 4, 3).reshape(x.size // examples, -1)
-    product = _dot(matrix, x.reshape(-1, examples), contract=(0, 0))
-    return product.reshape(features, height, width, examples)
-
-
 def _half(kernel) -> tuple[int, int]:
     return kernel.shape[0] // 2, kernel.shape[1] // 2
 
@@ -254,6 +281,17 @@ def _combine(factors, terms):
     """The sum of factor x term; by hand, since XLA would multiply by the zeros and ones."""
     products = [term if factor == 1 else factor * term for factor, term in zip(factors, terms, strict=True) if factor]
     return functools.reduce(jnp.add, products)
+
+
+def _combinations(sums, terms):
+    """Sums of the terms along a new first axis, with the factors of each row of `sums`."""
+    return jnp.stack([_combine(factors, terms) for factors in sums])
+
+
+def _on_both_axes(rows, columns, terms):
+    """`_combinations` along the first and the second axis."""
+    by_row = _combinations(rows, terms)
+    return _combinations(columns, by_row.swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def _matrices(kernels):
@@ -339,9 +377,8 @@ class Conv(nn.Module):
         fan_in = math.prod(shape[:-1])
         kernel = self.param("kernel", draw_weights(self.initializer, fan_in), shape, self.param_dtype)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        # With fewer pixels than taps, the matrix from all to all is the smaller one.
-        if self.stride == 1 and math.prod(x.shape[1:3]) < self.size**2:
-            y = dense(x, kernel)
+        if self.size == 3 and self.stride == 1 and max(x.shape[1:3]) <= 2 and x.dtype.itemsize >= 4:
+            y = tiny(x, kernel)
         else:
             y = CONVOLUTIONS[self.convolution](x, kernel, self.stride)
         if self.use_bias:
