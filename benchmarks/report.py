@@ -24,6 +24,7 @@ from spectral_dd import run
 OUTPUT = flags.DEFINE_string("output", "docs/benchmarks.md", "file to write")
 
 PROGRAMS = ["benchmarks/training.py", "benchmarks/spectrum.py", "benchmarks/conv.py", "benchmarks/sweep.py"]
+CPU_PROGRAMS = ["benchmarks/operations.py"]
 GPU_PROGRAMS = ["benchmarks/training.py --model=resnet18"]
 
 HEADER = """# Benchmarks
@@ -86,7 +87,7 @@ def printed_by(program: str) -> str:
 def main(argv: Sequence[str]) -> None:
     start, load = time.monotonic(), os.getloadavg()[1]
     on_gpu = jax.devices()[0].platform == "gpu"
-    sections = [printed_by(program) for program in PROGRAMS + (GPU_PROGRAMS if on_gpu else [])]
+    sections = [printed_by(program) for program in PROGRAMS + (GPU_PROGRAMS if on_gpu else CPU_PROGRAMS)]
     pathlib.Path(OUTPUT.value).write_text("\n".join([header((time.monotonic() - start) / 60, load), *sections]))
 
 

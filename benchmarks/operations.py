@@ -1,0 +1,72 @@
+"""Which operations of XLA take the time of training and of spectra, from its profiler.
+
+A minute on one core.
+
+    python benchmarks/operations.py
+"""
+
+import collections
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+
+import jax
+from absl import app
+from jax_contestants import Ours, OurSpectra
+from side_by_side import Setting, print_heading, print_row, print_section
+
+METHOD = """
+One `cnn5` on one device: the operations that take most of the time of two steps of training, or of one spectrum as
+measured above. In the names of the operations, `dot` is a product of matrices and `ynn` one or a sum;
+`dynamic-update-slice` fills patches or stores results, `concatenate` transforms the rows of images, `pad` is what comes
+between two convolutions, and `broadcast` fills arrays with zeros.
+"""
+
+SHOWN = 12
+# From this level on the profiler records single operations.
+TRACER_LEVEL = 3
+
+
+def seconds_of_operations(work: Callable[[], None]) -> collections.Counter:
+    """Time of each operation of XLA, without that of the operations inside it."""
+    options = jax.profiler.ProfileOptions()
+    options.host_tracer_level, options.python_tracer_level = TRACER_LEVEL, 0
+    with tempfile.TemporaryDirectory() as directory:
+        with jax.profiler.trace(directory, profiler_options=options):
+            work()
+        (path,) = pathlib.Path(directory).rglob("*.xplane.pb")
+        profile = jax.profiler.ProfileData.from_file(str(path))
+    seconds: collections.Counter = collections.Counter()
+    for plane in profile.planes:
+        for line in plane.lines:
+            if "XLAEigen" not in line.name and "PjRt" not in line.name:
+                continue
+            around: list[tuple[float, str]] = []  # when the operations end that the next one is in, and their names
+            for start, duration, name in sorted((e.start_ns, -e.duration_ns, e.name) for e in line.events):
+                while around and around[-1][0] <= start:
+                    around.pop()
+                if around:
+                    seconds[around[-1][1]] += duration / 1e9
+                seconds[name] -= duration / 1e9
+                around.append((start - duration, name))
+    return collections.Counter({name: s for name, s in seconds.items() if not name.startswith("ThunkExecutor")})
+
+
+def main(argv: Sequence[str]) -> None:
+    print_section("Operations", METHOD)
+    for contestant, what, size, width in (
+        (Ours, "training", 32, 16),
+        (OurSpectra, "spectra", 32, 8),
+        (OurSpectra, "spectra", 8, 8),
+    ):
+        working = contestant(Setting("cnn5", [width], size))
+        working.work(1)
+        seconds = seconds_of_operations(lambda working=working: working.work(1))
+        print_heading([f"{what} at {size}x{size}, width {width}"], ["of the time"])
+        for name, value in seconds.most_common(SHOWN):
+            print_row(f"`{name}`", f"{value / seconds.total():.0%}")
+        print()
+
+
+if __name__ == "__main__":
+    app.run(main)
