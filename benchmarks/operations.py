@@ -22,13 +22,13 @@ measured above. In the names of the operations, `dot` is a product of matrices a
 between two convolutions, and `broadcast` fills arrays with zeros.
 """
 
-SHOWN = 12
+SHOWN = 10
 # From this level on the profiler records single operations.
 TRACER_LEVEL = 3
 
 
-def seconds_of_operations(work: Callable[[], None]) -> collections.Counter:
-    """Time of each operation of XLA, without that of the operations inside it."""
+def seconds_of_kinds(work: Callable[[], None]) -> collections.Counter:
+    """Time of the operations of XLA of a name, without that of the operations inside them."""
     options = jax.profiler.ProfileOptions()
     options.host_tracer_level, options.python_tracer_level = TRACER_LEVEL, 0
     with tempfile.TemporaryDirectory() as directory:
@@ -49,7 +49,11 @@ def seconds_of_operations(work: Callable[[], None]) -> collections.Counter:
                     seconds[around[-1][1]] += duration / 1e9
                 seconds[name] -= duration / 1e9
                 around.append((start - duration, name))
-    return collections.Counter({name: s for name, s in seconds.items() if not name.startswith("ThunkExecutor")})
+    kinds: collections.Counter = collections.Counter()
+    for name, value in seconds.items():
+        if not name.startswith("ThunkExecutor"):  # waits for the others
+            kinds[name.split(".")[0]] += value
+    return kinds
 
 
 def main(argv: Sequence[str]) -> None:
@@ -61,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     ):
         working = contestant(Setting("cnn5", [width], size))
         working.work(1)
-        seconds = seconds_of_operations(lambda working=working: working.work(1))
+        seconds = seconds_of_kinds(lambda working=working: working.work(1))
         print_heading([f"{what} at {size}x{size}, width {width}"], ["of the time"])
         for name, value in seconds.most_common(SHOWN):
             print_row(f"`{name}`", f"{value / seconds.total():.0%}")
