@@ -36,24 +36,29 @@ def seconds_of_kinds(work: Callable[[], None]) -> collections.Counter:
             work()
         (path,) = pathlib.Path(directory).rglob("*.xplane.pb")
         profile = jax.profiler.ProfileData.from_file(str(path))
-    seconds: collections.Counter = collections.Counter()
-    for plane in profile.planes:
-        for line in plane.lines:
-            if "XLAEigen" not in line.name and "PjRt" not in line.name:
-                continue
-            around: list[tuple[float, str]] = []  # when the operations end that the next one is in, and their names
-            for start, duration, name in sorted((e.start_ns, -e.duration_ns, e.name) for e in line.events):
-                while around and around[-1][0] <= start:
-                    around.pop()
-                if around:
-                    seconds[around[-1][1]] += duration / 1e9
-                seconds[name] -= duration / 1e9
-                around.append((start - duration, name))
+    threads = [
+        line for plane in profile.planes for line in plane.lines if "XLAEigen" in line.name or "PjRt" in line.name
+    ]
     kinds: collections.Counter = collections.Counter()
-    for name, value in seconds.items():
+    for name, seconds in (item for thread in threads for item in own_seconds(thread).items()):
         if not name.startswith("ThunkExecutor"):  # waits for the others
-            kinds[name.split(".")[0]] += value
+            kinds[name.split(".")[0]] += seconds
     return kinds
+
+
+def own_seconds(thread) -> collections.Counter:
+    """Time of the events of a thread, without that of the events inside them."""
+    seconds: collections.Counter = collections.Counter()
+    around: list[tuple[float, str]] = []  # when the events end that the next one is in, and their names
+    # An event comes before those inside it.
+    for start, negative, name in sorted((e.start_ns, -e.duration_ns, e.name) for e in thread.events):
+        while around and around[-1][0] <= start:
+            around.pop()
+        if around:
+            seconds[around[-1][1]] += negative / 1e9
+        seconds[name] -= negative / 1e9
+        around.append((start - negative, name))
+    return seconds
 
 
 def main(argv: Sequence[str]) -> None:

@@ -86,6 +86,7 @@ def printed_by(program: str) -> str:
 
 def main(argv: Sequence[str]) -> None:
     start, load = time.monotonic(), os.getloadavg()[1]
+    run.set_up_jax()
     on_gpu = jax.devices()[0].platform == "gpu"
     sections = [printed_by(program) for program in PROGRAMS + (GPU_PROGRAMS if on_gpu else CPU_PROGRAMS)]
     pathlib.Path(OUTPUT.value).write_text("\n".join([header((time.monotonic() - start) / 60, load), *sections]))

@@ -83,27 +83,24 @@ class Training:
         return time.perf_counter() - start
 
 
-def growth(dataset: data.Dataset) -> None:
-    devices = jax.local_devices()
-    few = MEMBERS_OF_A_DEVICE * len(devices)
+def growth(dataset: data.Dataset, few: Training) -> None:
+    devices, number = jax.local_devices(), len(few.family.configs)
     trained = {
-        "members": Training(dataset, few, devices),
-        "four times the members": Training(dataset, 4 * few, devices),
-        "one device": Training(dataset, few, devices[:1]),
+        "members": few,
+        "four times the members": Training(dataset, 4 * number, devices),
+        "one device": Training(dataset, number, devices[:1]),
     }
     epochs = max(1, round(SECONDS.value / trained["members"].seconds(1)))
     times = [{name: t.seconds(epochs) for name, t in trained.items()} for _ in range(REPEATS.value)]
     medians = {name: statistics.median(t[name] for t in times) for name in trained}
     ratios = {name: seconds / medians["members"] for name, seconds in medians.items() if name != "members"}
     print_heading(["", "members", "devices"], ["time, relative"])
-    print_row("", few, len(devices), "1.00")
-    print_row("four times the members", 4 * few, len(devices), f"{ratios['four times the members']:.2f}")
-    print_row("one device", few, 1, f"{ratios['one device']:.2f}")
+    print_row("", number, len(devices), "1.00")
+    print_row("four times the members", 4 * number, len(devices), f"{ratios['four times the members']:.2f}")
+    print_row("one device", number, 1, f"{ratios['one device']:.2f}")
 
 
-def idle(dataset: data.Dataset) -> None:
-    devices = jax.local_devices()
-    trained = Training(dataset, MEMBERS_OF_A_DEVICE * len(devices), devices)
+def idle(trained: Training) -> None:
     epochs = max(1, round(10 * SECONDS.value / trained.seconds(1)))
     used = time.process_time()
     seconds = trained.seconds(epochs)
@@ -134,10 +131,8 @@ def main(argv: Sequence[str]) -> None:
     run.set_up_jax()
     dataset, devices = data.load_dataset("digits"), jax.local_devices()
     (config,) = members(dataset, [WIDTH], 1)
-    parts, text = [plans, growth], METHOD
-    if devices[0].platform == "cpu":
-        parts, text = [*parts, idle], text + IDLE_METHOD
-    text = text.format(
+    on_cpu = devices[0].platform == "cpu"
+    text = (METHOD + IDLE_METHOD if on_cpu else METHOD).format(
         devices=f"{len(devices)} x {devices[0].device_kind}",
         epochs=config.epochs,
         width=WIDTH,
@@ -145,9 +140,13 @@ def main(argv: Sequence[str]) -> None:
         repeats=REPEATS.value,
     )
     print_section("Sweeps", text)
-    for part in parts:
-        part(dataset)
+    plans(dataset)
+    print(flush=True)
+    trained = Training(dataset, MEMBERS_OF_A_DEVICE * len(devices), devices)
+    growth(dataset, trained)
+    if on_cpu:
         print(flush=True)
+        idle(trained)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def im2col(
         ],
         axis=0,
     )  # fmt: skip
-    return _dot(_matrix(kernel), patches, contract=(0, 0))
+    return jnp.tensordot(kernel.reshape(-1, kernel.shape[-1]), patches, axes=(0, 0))
 
 
 def blocks(
@@ -136,7 +136,7 @@ def winograd(
     Rounding errors of random inputs are three times those of `im2col`, below 1e-6 of the output in float32. Half
     precision, in which they would matter, other kernels and strides, and very low images are left to `blocks`.
     """
-    if kernel.shape[:2] != (3, 3) or stride != 1 or x.shape[1] < 3 or x.dtype.itemsize < 4:
+    if x.shape[1] < 3 or not _allows_fewer_products(x, kernel, stride):
         return blocks(x, kernel, stride)
     channels, height, width, examples = x.shape
     tile = len(F_4_3.to_outputs)
@@ -196,7 +196,7 @@ def _correlate_forward(images, kernels, stride, to_outputs):
         row, column = _corner(number, block, grid)
         patches = _fill(patches, images, block, kernels, (row, column), stride)
         found = _dots(matrices, patches, contract=(contracted, 1))
-        outputs = jnp.stack([_combine(factors, found) for factors in to_outputs], axis=1)[..., :size]
+        outputs = _combinations(to_outputs, found, axis=1)[..., :size]
         outputs = outputs.reshape(features, tile, *block, examples).swapaxes(1, 2)
         return lax.dynamic_update_slice(y, outputs, (0, row, 0, column, 0)), patches
 
@@ -268,24 +268,20 @@ def _pad(x, kernel):
     return jnp.pad(x, ((0, 0), (r, r), (c, c), (0, 0)))
 
 
-def _matrix(kernel):
-    return kernel.reshape(-1, kernel.shape[-1])
+def _allows_fewer_products(x, kernel, stride) -> bool:
+    """Whether a convolution is one of filters with three taps, in a precision that stands sums of taps and inputs."""
+    return kernel.shape[:2] == (3, 3) and stride == 1 and x.dtype.itemsize >= 4
 
 
-def _dot(a, b, contract: tuple[int, int]):
-    """Product of a matrix and an array over the axis `contract[0]` of one and `contract[1]` of the other."""
-    return lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())))
+def _combinations(sums, terms, axis: int = 0):
+    """Sums of the terms along a new axis, with the factors of each row of `sums`."""
 
+    def combine(factors):
+        # By hand, since XLA would multiply by the zeros and ones.
+        chosen = [term if factor == 1 else factor * term for factor, term in zip(factors, terms, strict=True) if factor]
+        return functools.reduce(jnp.add, chosen)
 
-def _combine(factors, terms):
-    """The sum of factor x term; by hand, since XLA would multiply by the zeros and ones."""
-    products = [term if factor == 1 else factor * term for factor, term in zip(factors, terms, strict=True) if factor]
-    return functools.reduce(jnp.add, products)
-
-
-def _combinations(sums, terms):
-    """Sums of the terms along a new first axis, with the factors of each row of `sums`."""
-    return jnp.stack([_combine(factors, terms) for factors in sums])
+    return jnp.stack([combine(factors) for factors in sums], axis)
 
 
 def _on_both_axes(rows, columns, terms):
@@ -377,7 +373,7 @@ class Conv(nn.Module):
         fan_in = math.prod(shape[:-1])
         kernel = self.param("kernel", draw_weights(self.initializer, fan_in), shape, self.param_dtype)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        if self.size == 3 and self.stride == 1 and max(x.shape[1:3]) <= 2 and x.dtype.itemsize >= 4:
+        if max(x.shape[1:3]) <= 2 and _allows_fewer_products(x, kernel, self.stride):
             y = tiny(x, kernel)
         else:
             y = CONVOLUTIONS[self.convolution](x, kernel, self.stride)
