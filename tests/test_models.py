@@ -134,30 +134,52 @@ def test_which_layers_see_a_tiny_image(size, kernel, stride, dtype, is_tiny):
     assert ("conv_general_dilated" not in traced) == is_tiny
 
 
-def test_max_pool_equals_a_reduce_window_without_the_incomplete_tiles():
-    x = jax.random.normal(jax.random.key(0), (3, 7, 9, 2))
-    expected = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-    np.testing.assert_array_equal(max_pool(x), expected)
+def known_max_pool(x):
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+@pytest.mark.parametrize("values", [1000, 2])  # of two, most tiles have several largest entries
+def test_max_pool_equals_a_reduce_window_without_the_incomplete_tiles(values):
+    x = jax.random.randint(jax.random.key(0), (3, 7, 9, 5), 0, values).astype(jnp.float32)
+
+    weights = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
+
+    def gradient(pool):
+        return jax.grad(lambda x: jnp.sum(weights * pool(x)))(x)
+
+    np.testing.assert_array_equal(max_pool(x), known_max_pool(x))
+    np.testing.assert_array_equal(gradient(max_pool), gradient(known_max_pool))
+
+
+def global_max(x):
+    return x.max(axis=(1, 2))
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_batch_norm_equals_flaxs_own(train, x64):
+@pytest.mark.parametrize(
+    ("pool", "known_pool"),
+    [(None, lambda x: x), (max_pool, known_max_pool), (global_max, global_max)],
+    ids=["none", "tiles", "all"],
+)
+def test_batch_norm_equals_flaxs_own_before_the_pool(train, pool, known_pool, x64):
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 6, 7))
-    ours = BatchNorm(train, jnp.float64, jnp.float64)
+    ours = BatchNorm(train, jnp.float64, jnp.float64, pool)
     theirs = nn.BatchNorm(not train, axis=0, momentum=0.9, dtype=jnp.float64, param_dtype=jnp.float64)
-    keys = iter(jax.random.split(jax.random.key(1), 4))
-    variables = jax.tree.map(
-        lambda leaf: jax.random.uniform(next(keys), leaf.shape, leaf.dtype, 0.5, 2), ours.init(jax.random.key(0), x)
-    )
+    key = jax.random.key(1)
+    variables = {
+        "params": {"scale": jnp.array([0.5, -0.5, 2.0, -1.0]), "bias": jax.random.normal(key, (4,))},
+        "batch_stats": {"mean": jax.random.normal(key, (4,)), "var": jnp.array([0.5, 1.0, 2.0, 3.0])},
+    }
 
-    def outputs_and_gradient(norm):
+    def outputs_and_gradient(norm, pool):
         def loss(params, x):
             y, updated = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+            y = pool(y)
             return jnp.sum(jnp.sin(y)), (y, updated)
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(variables["params"], x)
 
-    found, expected = outputs_and_gradient(ours), outputs_and_gradient(theirs)
+    found, expected = outputs_and_gradient(ours, lambda y: y), outputs_and_gradient(theirs, known_pool)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, expected)
 
 

@@ -20,9 +20,7 @@ class CNN5(Network):
     ) -> Float[Array, "example class"]:
         x = channel_major(images)
         for factor, pool in ((1, None), (2, max_pool), (4, max_pool), (8, _global_max_pool)):
-            x = self.norm(train)(self.conv(factor * self.width)(x))
-            # max-pool commutes with ReLU, which has fewer entries behind it
-            x = nn.relu(pool(x) if pool else x)
+            x = nn.relu(self.norm(train, pool)(self.conv(factor * self.width)(x)))
         return self.logits(x.T)
 
 

@@ -1,5 +1,6 @@
 """What all architectures have in common: their fields, their layers, and pooling."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -33,8 +34,8 @@ class Network(nn.Module):
         return Conv(features, size, stride, use_bias, self.dtype, self.param_dtype, self.initializer, self.convolution)
 
     @nn.nowrap
-    def norm(self, train: bool) -> "BatchNorm":
-        return BatchNorm(train, self.dtype, self.param_dtype)
+    def norm(self, train: bool, pool: "Pool | None" = None) -> "BatchNorm":
+        return BatchNorm(train, self.dtype, self.param_dtype, pool)
 
     @nn.nowrap
     def dense(self, features: int) -> Dense:
@@ -77,37 +78,51 @@ def on_segments(
     return logits.reshape(len(x), len(t), -1)
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the first (Ioffe and Szegedy, arXiv 1502.03167).
+# A maximum over places of images (channel, height, width, example).
+Pool = Callable[[Array], Array]
 
-    The same function as flax.linen.BatchNorm, written as one multiplication and one addition per entry, which leaves
-    fewer sums over the batch for the backward pass: a step of cnn5 is up to 12 % faster on a CPU.
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the first (Ioffe and Szegedy, arXiv 1502.03167), before a max-pool or none.
+
+    The same function as flax.linen.BatchNorm and then the pool, written as one multiplication and one addition per
+    entry, which leaves fewer sums over the batch for the backward pass: a step of cnn5 is up to 12 % faster on a CPU.
+    What does not depend on the statistics is done behind the pool, where there are fewer entries: a maximum commutes
+    with multiplying by a positive scale, and with a negative one it is a minimum before.
     """
 
     train: bool
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    pool: Pool | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Float[Array, "channel height width example"]) -> Float[Array, "channel height width example"]:
+    def __call__(self, x: Float[Array, "channel height width example"]) -> Float[Array, "channel ..."]:
         shape = x.shape[:1]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, self.param_dtype)
         variance = self.variable("batch_stats", "var", jnp.ones, shape, self.param_dtype)
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        x = x.astype(self.param_dtype)
         m, v = mean.value, variance.value
         if self.train:
-            m = x.mean(axis=(1, 2, 3))
-            v = jnp.maximum(jnp.square(x).mean(axis=(1, 2, 3)) - jnp.square(m), 0)
+            exact = x.astype(self.param_dtype)
+            m = exact.mean(axis=(1, 2, 3))
+            v = jnp.maximum(jnp.square(exact).mean(axis=(1, 2, 3)) - jnp.square(m), 0)
             if not self.is_initializing():
                 mean.value = self.momentum * mean.value + (1 - self.momentum) * m
                 variance.value = self.momentum * variance.value + (1 - self.momentum) * v
+        if self.pool:
+            sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
+            x = _of_each_channel(jnp.multiply, self.pool(_of_each_channel(jnp.multiply, x, sign)), sign)
         factor = scale * jax.lax.rsqrt(v + self.epsilon)
-        offset = bias - m * factor
-        return (x * factor[:, None, None, None] + offset[:, None, None, None]).astype(self.dtype)
+        scaled = _of_each_channel(jnp.multiply, x.astype(self.param_dtype), factor)
+        return _of_each_channel(jnp.add, scaled, bias - m * factor).astype(self.dtype)
+
+
+def _of_each_channel(operation, x, values):
+    return operation(x, values.reshape(-1, *(1,) * (x.ndim - 1)))
 
 
 def channel_major(
@@ -118,11 +133,37 @@ def channel_major(
 
 
 def max_pool(x: Float[Array, "channel height width example"]) -> Float[Array, "channel rows columns example"]:
-    """Maximum over 2x2 tiles; a last row or column that does not fill a tile is dropped."""
+    """Maximum over 2x2 tiles; a last row or column that does not fill a tile is dropped.
+
+    The gradient goes to the first of equal maxima, as in other frameworks. Reverse-mode derivatives only.
+    """
     rows, columns = (size // 2 for size in x.shape[1:3])
-    x = x[:, : 2 * rows, : 2 * columns]
+    return _max_of_tiles(x[:, : 2 * rows, : 2 * columns])
+
+
+@jax.custom_vjp
+def _max_of_tiles(x):
     x = jnp.maximum(x[:, ::2], x[:, 1::2])
     return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
+
+
+def _max_of_tiles_forward(x):
+    y = _max_of_tiles(x)
+    return y, (x, y)
+
+
+def _max_of_tiles_backward(residuals, dy):
+    # By hand, since XLA would make an array of the images' size for each of the slices.
+    x, y = residuals
+    channels, rows, columns, examples = y.shape
+    tiles = x.reshape(channels, rows, 2, columns, 2, examples)
+    first, second, third = (tiles[:, :, place // 2, :, place % 2] == y for place in range(3))
+    place = jnp.where(first, 0, jnp.where(second, 1, jnp.where(third, 2, 3)))[:, :, None, :, None]
+    there = place == jnp.arange(4).reshape(1, 1, 2, 1, 2, 1)
+    return (jnp.where(there, dy[:, :, None, :, None], 0).reshape(x.shape),)
+
+
+_max_of_tiles.defvjp(_max_of_tiles_forward, _max_of_tiles_backward)
 
 
 class Dropout(nn.Module):

@@ -25,9 +25,9 @@ class VGG(Network):
     ) -> Float[Array, "example class"]:
         x = channel_major(images)
         for factor, count in zip((1, 2, 4, 8, 8), self.convolutions, strict=True):
-            for _ in range(count):
-                x = nn.relu(self.norm(train)(self.conv(factor * self.width, use_bias=True)(x)))
-            x = max_pool(x)
+            for i in range(count):
+                pool = max_pool if i == count - 1 else None
+                x = nn.relu(self.norm(train, pool)(self.conv(factor * self.width, use_bias=True)(x)))
         x = x.mean(axis=(1, 2)).T
         for _ in range(2):
             x = Dropout(0.5)(nn.relu(self.dense(64 * self.width)(x)), train)
