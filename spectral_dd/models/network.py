@@ -135,35 +135,27 @@ def channel_major(
 def max_pool(x: Float[Array, "channel height width example"]) -> Float[Array, "channel rows columns example"]:
     """Maximum over 2x2 tiles; a last row or column that does not fill a tile is dropped.
 
-    The gradient goes to the first of equal maxima, as in other frameworks. Reverse-mode derivatives only.
+    The derivative is that of the first of equal maxima, as in other frameworks.
     """
     rows, columns = (size // 2 for size in x.shape[1:3])
     return _max_of_tiles(x[:, : 2 * rows, : 2 * columns])
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _max_of_tiles(x):
     x = jnp.maximum(x[:, ::2], x[:, 1::2])
     return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
 
 
-def _max_of_tiles_forward(x):
-    y = _max_of_tiles(x)
-    return y, (x, y)
-
-
-def _max_of_tiles_backward(residuals, dy):
-    # By hand, since XLA would make an array of the images' size for each of the slices.
-    x, y = residuals
-    channels, rows, columns, examples = y.shape
-    tiles = x.reshape(channels, rows, 2, columns, 2, examples)
-    first, second, third = (tiles[:, :, place // 2, :, place % 2] == y for place in range(3))
+@_max_of_tiles.defjvp
+def _max_of_tiles_jvp(primals, tangents):
+    # By hand, since for the backward pass XLA would make an array of the images' size for each of the slices.
+    y = _max_of_tiles(*primals)
+    x, dx = (a.reshape(y.shape[0], y.shape[1], 2, y.shape[2], 2, -1) for a in (*primals, *tangents))
+    first, second, third = (x[:, :, place // 2, :, place % 2] == y for place in range(3))
     place = jnp.where(first, 0, jnp.where(second, 1, jnp.where(third, 2, 3)))[:, :, None, :, None]
     there = place == jnp.arange(4).reshape(1, 1, 2, 1, 2, 1)
-    return (jnp.where(there, dy[:, :, None, :, None], 0).reshape(x.shape),)
-
-
-_max_of_tiles.defvjp(_max_of_tiles_forward, _max_of_tiles_backward)
+    return y, jnp.where(there, dx, 0).sum(axis=(2, 4))
 
 
 class Dropout(nn.Module):
