@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import app
 from jax_contestants import Ours, OurSpectra
-from side_by_side import Setting, print_heading, print_row, print_section
+from side_by_side import STEPS_PER_EPOCH, Setting, print_heading, print_row, print_section
 
 METHOD = """
-One `cnn5` on one device: the operations that take most of the time of two steps of training, or of one spectrum as
+One `cnn5` on one device: the operations that take most of the time of {steps} steps of training, or of one spectrum as
 measured above. In the names of the operations, `dot` is a product of matrices and `ynn` one or a sum;
 `dynamic-update-slice` fills patches or stores results, `concatenate` transforms the rows of images, `pad` is what comes
-between two convolutions, and `broadcast` fills arrays with zeros.
+between two convolutions, and `broadcast` fills arrays with zeros (for the first of the steps in fresh memory).
 """
 
 SHOWN = 10
@@ -62,7 +62,7 @@ def own_seconds(thread) -> collections.Counter:
 
 
 def main(argv: Sequence[str]) -> None:
-    print_section("Operations", METHOD)
+    print_section("Operations", METHOD.format(steps=STEPS_PER_EPOCH))
     for contestant, what, size, width in (
         (Ours, "training", 32, 16),
         (OurSpectra, "spectra", 32, 8),

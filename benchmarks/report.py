@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax
 import torch
 from absl import app, flags
-from side_by_side import CORES, REPEATS, SECONDS
+from side_by_side import CORES, REPEATS, SECONDS, STEPS_PER_EPOCH
 
 from spectral_dd import run
 
@@ -31,7 +31,7 @@ HEADER = """# Benchmarks
 
 Written by `make bench`. The contestants of a row, each a process of its own, work in turn, so that whatever else the
 machine does hits all alike: medians of {repeats} measurements, each of about {seconds:g} seconds or, where that takes
-longer, of one epoch of two steps of every network, or of one spectrum of every network. Compiling is left out. Load
+longer, of one epoch of {steps} steps of every network, or of one spectrum of every network. Compiling is left out. Load
 from elsewhere slows most of all what waits for all cores in each operation, as PyTorch does.
 
 | | |
@@ -57,6 +57,7 @@ def header(minutes: float, load: float) -> str:
     versions = provenance["versions"] | {"torch": torch.__version__}
     return HEADER.format(
         repeats=REPEATS.value,
+        steps=STEPS_PER_EPOCH,
         seconds=SECONDS.value,
         processor=processor(),
         cores=CORES,

@@ -191,9 +191,14 @@ def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         try:
-            return main(argv)
+            status = main(argv)
+            sys.stdout.flush()
+            return status
         except InputError as error:
             _refuse(error)
+        except BrokenPipeError:  # the reader, such as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         except (CheckpointError, OSError) as error:
             _refuse(error, status=1)
         except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -102,6 +103,13 @@ def test_bad_input_is_answered_by_one_line_status_2_and_nothing_written(tmp_path
         assert expected[bad] in lines[0]
         assert output == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_of_the_output_may_stop_reading(tmp_path):
+    process = start("train_sweep.py", f"--workdir={tmp_path}/new", "--width=1,2", "--dry_run")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=300) == 128 + signal.SIGPIPE
 
 
 def test_dry_run_and_help_train_nothing(tmp_path):
