@@ -24,8 +24,8 @@ CORES = len(os.sched_getaffinity(0))
 
 # Training: what one piece of work is, for each network.
 BATCH = 128
-# As few as measuring allows. A call gets its memory anew from the system, which takes time in its first step: of two
-# steps at 32x32 that was an eighth, and of an epoch of a real data set it is next to nothing.
+# Few, to measure quickly, but not so few that the first one counts too much, for which a call of this project gets its
+# memory from the system: that is an eighth of two steps at 32x32, and next to nothing of an epoch of a real data set.
 STEPS_PER_EPOCH = 4
 # How long the training is that packs are planned for, which decides between padding and more programs to compile: as
 # long as that of the five-layer networks of Nakkiran et al. (arXiv 1912.02292).

@@ -17,9 +17,9 @@ from spectral_dd.config import Config
 from spectral_dd.models import build_model
 
 # The cost model, seconds of one device and its rates of what the network takes by `im2col`. Fitted on a core of a
-# server CPU to cnn5 at 8x8 and 32x32, widths 1 to 32, which it gives to a third; only ratios matter, and not much: a
-# wrong cut costs a compilation or some padding, never a result. Where a sweep is long enough, `tune.py` measures
-# instead.
+# server CPU to cnn5 at 8x8 and 32x32, widths 1 to 32, which it gives to within a third; only ratios matter, and not
+# much: a wrong cut costs a compilation or some padding, never a result. Where a sweep is long enough, `tune.py`
+# measures instead.
 COMPILE_SECONDS = 16.0
 STEP_SECONDS = 2e-5
 FLOPS_PER_SECOND = 95e9

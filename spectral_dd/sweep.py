@@ -192,19 +192,22 @@ def run_script(main: Callable[[Sequence[str]], int | None]) -> None:
             logging.set_verbosity(logging.WARNING)
         try:
             status = main(argv)
-            sys.stdout.flush()
+            print(end="", flush=True)  # here, where what goes wrong is answered
             return status
         except InputError as error:
             _refuse(error)
-        except BrokenPipeError:  # the reader, such as `head`, has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
+        except BrokenPipeError:
+            raise
         except (CheckpointError, OSError) as error:
             _refuse(error, status=1)
         except KeyboardInterrupt:
             _refuse("interrupted", status=128 + signal.SIGINT)
 
-    app.run(refusing_main, flags_parser=parse_flags)
+    try:
+        app.run(refusing_main, flags_parser=parse_flags)
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _refuse(error: Exception | str, status: int = 2) -> NoReturn:

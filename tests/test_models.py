@@ -8,7 +8,7 @@ from jax import lax
 from spectral_dd.config import MODEL_NAMES, Config
 from spectral_dd.models import MODELS, build_model, conv
 from spectral_dd.models.conv import CONVOLUTIONS, draw_weights, tiny
-from spectral_dd.models.network import BatchNorm, Dropout, max_pool, on_segments
+from spectral_dd.models.network import BatchNorm, Dropout, global_max_pool, max_pool, on_segments
 
 
 def known_conv(x, kernel, stride):
@@ -138,37 +138,32 @@ def known_max_pool(x):
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
-@pytest.mark.parametrize("values", [1000, 2])  # of two, most tiles have several largest entries
-def test_max_pool_equals_a_reduce_window_without_the_incomplete_tiles(values):
-    x = jax.random.randint(jax.random.key(0), (3, 7, 9, 5), 0, values).astype(jnp.float32)
+@pytest.mark.parametrize("num_values", [1000, 2])  # of two, most tiles have several largest entries
+def test_max_pool_equals_a_reduce_window_without_the_incomplete_tiles(num_values):
+    x = jax.random.randint(jax.random.key(0), (3, 7, 9, 5), 0, num_values).astype(jnp.float32)
+    dx = jax.random.normal(jax.random.key(1), x.shape)
+    dy = jax.random.normal(jax.random.key(2), (3, 3, 4, 5))
 
-    weights = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
+    def value_and_derivatives(pool):
+        y, pullback = jax.vjp(pool, x)
+        return y, pullback(dy), jax.jvp(pool, (x,), (dx,))[1]
 
-    def gradient(pool):
-        return jax.grad(lambda x: jnp.sum(weights * pool(x)))(x)
-
-    np.testing.assert_array_equal(max_pool(x), known_max_pool(x))
-    np.testing.assert_array_equal(gradient(max_pool), gradient(known_max_pool))
+    jax.tree.map(np.testing.assert_array_equal, value_and_derivatives(max_pool), value_and_derivatives(known_max_pool))
 
 
-def global_max(x):
-    return x.max(axis=(1, 2))
+POOLS = {"none": (None, lambda x: x), "tiles": (max_pool, known_max_pool), "all": (global_max_pool, global_max_pool)}
 
 
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize(
-    ("pool", "known_pool"),
-    [(None, lambda x: x), (max_pool, known_max_pool), (global_max, global_max)],
-    ids=["none", "tiles", "all"],
-)
+@pytest.mark.parametrize(("pool", "known_pool"), POOLS.values(), ids=POOLS)
 def test_batch_norm_equals_flaxs_own_before_the_pool(train, pool, known_pool, x64):
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 6, 7))
     ours = BatchNorm(train, jnp.float64, jnp.float64, pool)
     theirs = nn.BatchNorm(not train, axis=0, momentum=0.9, dtype=jnp.float64, param_dtype=jnp.float64)
-    key = jax.random.key(1)
+    bias_key, mean_key = jax.random.split(jax.random.key(1))
     variables = {
-        "params": {"scale": jnp.array([0.5, -0.5, 2.0, -1.0]), "bias": jax.random.normal(key, (4,))},
-        "batch_stats": {"mean": jax.random.normal(key, (4,)), "var": jnp.array([0.5, 1.0, 2.0, 3.0])},
+        "params": {"scale": jnp.array([0.5, -0.5, 2.0, -1.0]), "bias": jax.random.normal(bias_key, (4,))},
+        "batch_stats": {"mean": jax.random.normal(mean_key, (4,)), "var": jnp.array([0.5, 1.0, 2.0, 3.0])},
     }
 
     def outputs_and_gradient(norm, pool):
@@ -181,6 +176,67 @@ def test_batch_norm_equals_flaxs_own_before_the_pool(train, pool, known_pool, x6
 
     found, expected = outputs_and_gradient(ours, lambda y: y), outputs_and_gradient(theirs, known_pool)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, expected)
+
+
+@pytest.mark.parametrize("pool", [None, max_pool], ids=["none", "tiles"])
+def test_the_gradient_of_batch_norm_is_rounded_to_half_precision_once(pool):
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 16), jnp.bfloat16)
+
+    def gradient(dtype):
+        norm = BatchNorm(True, dtype, jnp.float32, pool)
+        variables = norm.init(jax.random.key(0), x)
+
+        def outputs(x):
+            return norm.apply(variables, x, mutable=["batch_stats"])[0]
+
+        y, pullback = jax.vjp(outputs, x.astype(dtype))
+        # A part that is the same for all entries of a channel cancels against the statistics.
+        dy = jax.random.normal(jax.random.key(1), y.shape, jnp.bfloat16) + jnp.arange(1.0, 5).reshape(4, 1, 1, 1)
+        return pullback(dy.astype(jnp.bfloat16).astype(dtype))[0].astype(jnp.float32)
+
+    exact = gradient(jnp.float32)
+    error = jnp.linalg.norm(gradient(jnp.bfloat16) - exact) / jnp.linalg.norm(exact)
+    assert error < 2**-8  # half the distance of neighbouring numbers around 1
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("cnn5", [(1, lambda x: x), (1, known_max_pool), (1, known_max_pool), (1, global_max_pool)]),
+        ("vgg11", [(count, known_max_pool) for count in (1, 1, 2, 2, 2)]),
+    ],
+)
+def test_logits_are_those_of_the_published_order_of_layers(name, stages, x64):
+    model = build_model(Config(model=name, width=2, dtype="float64"), 10)
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    variables = jax.jit(model.init, static_argnames="train")(jax.random.key(1), images, train=False)
+    keys = iter(jax.random.split(jax.random.key(2), 100))
+    # Among the scales of BatchNorm are negative ones then; its variances stay positive.
+    variables = jax.tree.map(lambda leaf: leaf + 0.5 * jax.random.normal(next(keys), leaf.shape), variables)
+    variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    params, statistics = variables["params"], variables["batch_stats"]
+
+    def normalised(x, i):
+        scale, bias = params[f"BatchNorm_{i}"]["scale"], params[f"BatchNorm_{i}"]["bias"]
+        mean, variance = statistics[f"BatchNorm_{i}"]["mean"], statistics[f"BatchNorm_{i}"]["var"]
+        return ((x.T - mean) / jnp.sqrt(variance + 1e-5) * scale + bias).T
+
+    def dense(x, i):
+        layer = params[f"Dense_{i}"]["Dense_0"]
+        return x @ layer["kernel"] + layer["bias"]
+
+    x, i = images.transpose(3, 1, 2, 0), 0
+    for count, pool in stages:
+        for _ in range(count):
+            layer = params[f"Conv_{i}"]
+            x = known_conv(x, layer["kernel"], 1) + layer.get("bias", jnp.zeros(()))[..., None, None, None]
+            x, i = nn.relu(normalised(x, i)), i + 1
+        x = pool(x)
+    x = x.reshape(len(x), -1).T
+    hidden = len([layer for layer in params if layer.startswith("Dense")]) - 1
+    for j in range(hidden):
+        x = nn.relu(dense(x, j))
+    np.testing.assert_allclose(model.apply(variables, images, train=False), dense(x, hidden), rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -108,8 +108,8 @@ def test_bad_input_is_answered_by_one_line_status_2_and_nothing_written(tmp_path
 def test_a_reader_of_the_output_may_stop_reading(tmp_path):
     process = start("train_sweep.py", f"--workdir={tmp_path}/new", "--width=1,2", "--dry_run")
     process.stdout.close()
-    assert process.stderr.read() == ""
     assert process.wait(timeout=300) == 128 + signal.SIGPIPE
+    assert process.stderr.read() == ""
 
 
 def test_dry_run_and_help_train_nothing(tmp_path):

@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from spectral_dd.models.network import Network, channel_major, max_pool
+from spectral_dd.models.network import Network, channel_major, global_max_pool, max_pool
 
 
 class CNN5(Network):
@@ -19,10 +19,7 @@ class CNN5(Network):
         self, images: Float[Array, "example height width channel"], train: bool
     ) -> Float[Array, "example class"]:
         x = channel_major(images)
-        for factor, pool in ((1, None), (2, max_pool), (4, max_pool), (8, _global_max_pool)):
+        for factor, pool in ((1, None), (2, max_pool), (4, max_pool), (8, global_max_pool)):
+            # max-pool commutes with ReLU, which has fewer entries behind it
             x = nn.relu(self.norm(train, pool)(self.conv(factor * self.width)(x)))
         return self.logits(x.T)
-
-
-def _global_max_pool(x: Float[Array, "channel height width example"]) -> Float[Array, "channel example"]:
-    return x.max(axis=(1, 2))

@@ -78,17 +78,17 @@ def on_segments(
     return logits.reshape(len(x), len(t), -1)
 
 
-# A maximum over places of images (channel, height, width, example).
+# A maximum over places of images (channel, height, width, example), which come after the channels.
 Pool = Callable[[Array], Array]
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the first (Ioffe and Szegedy, arXiv 1502.03167), before a max-pool or none.
+    """Batch normalisation over all axes but the first (Ioffe and Szegedy, arXiv 1502.03167), then a max-pool, if any.
 
-    The same function as flax.linen.BatchNorm and then the pool, written as one multiplication and one addition per
-    entry, which leaves fewer sums over the batch for the backward pass: a step of cnn5 is up to 12 % faster on a CPU.
-    What does not depend on the statistics is done behind the pool, where there are fewer entries: a maximum commutes
-    with multiplying by a positive scale, and with a negative one it is a minimum before.
+    The same function as flax.linen.BatchNorm and the pool, written as one multiplication and one addition per entry,
+    which leaves fewer sums over the batch for the backward pass. Only the statistics need every entry: the entries are
+    scaled and shifted behind the pool, where there are fewer, since a maximum of s x is s times one of x if s >= 0,
+    and -s times one of -x otherwise. A step of cnn5 takes a tenth less on a CPU for it.
     """
 
     train: bool
@@ -105,24 +105,25 @@ class BatchNorm(nn.Module):
         variance = self.variable("batch_stats", "var", jnp.ones, shape, self.param_dtype)
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        x = x.astype(self.param_dtype)
         m, v = mean.value, variance.value
         if self.train:
-            exact = x.astype(self.param_dtype)
-            m = exact.mean(axis=(1, 2, 3))
-            v = jnp.maximum(jnp.square(exact).mean(axis=(1, 2, 3)) - jnp.square(m), 0)
+            m = x.mean(axis=(1, 2, 3))
+            v = jnp.maximum(jnp.square(x).mean(axis=(1, 2, 3)) - jnp.square(m), 0)
             if not self.is_initializing():
                 mean.value = self.momentum * mean.value + (1 - self.momentum) * m
                 variance.value = self.momentum * variance.value + (1 - self.momentum) * v
         if self.pool:
             sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
-            x = _of_each_channel(jnp.multiply, self.pool(_of_each_channel(jnp.multiply, x, sign)), sign)
+            x = self.pool(x * _of_channels(sign, x))
+            x *= _of_channels(sign, x)
         factor = scale * jax.lax.rsqrt(v + self.epsilon)
-        scaled = _of_each_channel(jnp.multiply, x.astype(self.param_dtype), factor)
-        return _of_each_channel(jnp.add, scaled, bias - m * factor).astype(self.dtype)
+        return (x * _of_channels(factor, x) + _of_channels(bias - m * factor, x)).astype(self.dtype)
 
 
-def _of_each_channel(operation, x, values):
-    return operation(x, values.reshape(-1, *(1,) * (x.ndim - 1)))
+def _of_channels(values, images):
+    """Values of channels, to be broadcast over the other axes of images."""
+    return values.reshape(-1, *(1,) * (images.ndim - 1))
 
 
 def channel_major(
@@ -151,11 +152,16 @@ def _max_of_tiles(x):
 def _max_of_tiles_jvp(primals, tangents):
     # By hand, since for the backward pass XLA would make an array of the images' size for each of the slices.
     y = _max_of_tiles(*primals)
-    x, dx = (a.reshape(y.shape[0], y.shape[1], 2, y.shape[2], 2, -1) for a in (*primals, *tangents))
-    first, second, third = (x[:, :, place // 2, :, place % 2] == y for place in range(3))
-    place = jnp.where(first, 0, jnp.where(second, 1, jnp.where(third, 2, 3)))[:, :, None, :, None]
-    there = place == jnp.arange(4).reshape(1, 1, 2, 1, 2, 1)
+    x, dx = (a.reshape(y.shape[0], y.shape[1], 2, y.shape[2], 2, y.shape[3]) for a in (*primals, *tangents))
+    a, b, c, d = (x[:, :, i // 2, :, i % 2] for i in range(4))
+    place = jnp.where(jnp.maximum(c, d) > jnp.maximum(a, b), 2 + (d > c), b > a)
+    there = place[:, :, None, :, None] == jnp.arange(4).reshape(1, 1, 2, 1, 2, 1)
     return y, jnp.where(there, dx, 0).sum(axis=(2, 4))
+
+
+def global_max_pool(x: Float[Array, "channel height width example"]) -> Float[Array, "channel example"]:
+    """Maximum over all pixels; equal ones share the derivative."""
+    return x.max(axis=(1, 2))
 
 
 class Dropout(nn.Module):

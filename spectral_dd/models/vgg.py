@@ -26,7 +26,7 @@ class VGG(Network):
         x = channel_major(images)
         for factor, count in zip((1, 2, 4, 8, 8), self.convolutions, strict=True):
             for i in range(count):
-                pool = max_pool if i == count - 1 else None
+                pool = max_pool if i == count - 1 else None  # before ReLU, with which it commutes
                 x = nn.relu(self.norm(train, pool)(self.conv(factor * self.width, use_bias=True)(x)))
         x = x.mean(axis=(1, 2)).T
         for _ in range(2):
