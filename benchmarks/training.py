@@ -1,6 +1,6 @@
 """Training throughput of this project against what one would use instead, side by side.
 
-Needs PyTorch (`pip install torch==2.13.0`). About half an hour on two cores.
+Needs PyTorch (`pip install torch==2.13.0`). About forty minutes on two cores.
 
     python benchmarks/training.py [--size=8,32] [--width=2,4,8,16,32,mixed]
     python benchmarks/training.py --model=resnet18 [--size=32] [--width=4,16,64]    # for a GPU
