@@ -30,9 +30,9 @@ GPU_PROGRAMS = ["benchmarks/training.py --model=resnet18"]
 HEADER = """# Benchmarks
 
 Written by `make bench`. The contestants of a row, each a process of its own, work in turn, so that whatever else the
-machine does hits all alike: medians of {repeats} measurements, each of about {seconds:g} seconds or, where that takes longer,
-of one epoch of {steps} steps of every network, or of one spectrum of every network. Compiling is left out. Load from
-elsewhere slows most of all what waits for all cores in each operation, as PyTorch does.
+machine does hits all alike: medians of {repeats} measurements, each of about {seconds:g} seconds or, where that takes
+longer, of one epoch of {steps} steps of every network, or of one spectrum of every network. Compiling is left out. Load
+from elsewhere slows most of all what waits for all cores in each operation, as PyTorch does.
 
 | | |
 |---|---|
