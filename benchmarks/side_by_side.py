@@ -25,7 +25,7 @@ CORES = len(os.sched_getaffinity(0))
 # Training: what one piece of work is, for each network.
 BATCH = 128
 # Few, to measure quickly, but not so few that the first one counts too much, for which a call of this project gets its
-# memory from the system: that is an eighth of two steps at 32x32, and next to nothing of an epoch of a real data set.
+# memory from the system: that is a fifth of two steps at 32x32, and next to nothing of an epoch of a real data set.
 STEPS_PER_EPOCH = 4
 # How long the training is that packs are planned for, which decides between padding and more programs to compile: as
 # long as that of the five-layer networks of Nakkiran et al. (arXiv 1912.02292).
