@@ -103,10 +103,10 @@ class Family:
         self._replicated = NamedSharding(mesh, PartitionSpec())
 
         images = (dataset.train_images, dataset.test_images, dataset.test_labels)
-        self._sets = [data.training_set(dataset, c) for c in self.configs]
+        self._draws = data.draw_all(self.configs, {self.config.dataset: dataset})
         self._images = Images(*jax.device_put(images, self._replicated))
-        examples, self._relabelled = around(self.configs, dataset, self._sets, epoch=0)
-        self._members = self.place(member_arrays(self.configs, self._sets, examples))
+        examples, self._relabelled = around(self.configs, dataset, self._draws, epoch=0)
+        self._members = self.place(member_arrays(self.configs, self._draws, examples))
         self._on_each = len(self.slots) // len(devices)
         self._train: Any = None
         self._make_programs(min(self.lowering.at_once or self._on_each, self._on_each))
@@ -205,7 +205,7 @@ class Family:
         the epoch only with `spectrum_resample`.
         """
         if self.config.spectrum_resample:
-            examples, self._relabelled = around(self.configs, self.dataset, self._sets, epoch)
+            examples, self._relabelled = around(self.configs, self.dataset, self._draws, epoch)
             self._members = self._members._replace(around=self.place(examples))
         arguments = (self._images, jnp.int32(epoch))
         spectra = self.fetch(self._spectra(self._members, state, *arguments)) | {"relabelled": self._relabelled}
@@ -401,13 +401,13 @@ def deal(work: Sequence[float], shards: int) -> list[int]:
     return slots
 
 
-def member_arrays(configs: Sequence[Config], sets: Sequence[data.TrainingSet], examples: tuple[Around, ...]) -> Member:
+def member_arrays(configs: Sequence[Config], draws: Sequence[data.Draws], examples: tuple[Around, ...]) -> Member:
     """`Member` with a leading member axis, on the host."""
     dtype = configs[0].param_dtype
-    capacity = max(len(s.index) for s in sets)
+    capacity = max(len(s.index) for s in draws)
 
     def padded(name):
-        return np.stack([np.pad(getattr(s, name), (0, capacity - len(s.index))) for s in sets])
+        return np.stack([np.pad(getattr(s, name), (0, capacity - len(s.index))) for s in draws])
 
     def rates(name):
         return np.array([getattr(c, name) for c in configs], dtype)
@@ -418,7 +418,7 @@ def member_arrays(configs: Sequence[Config], sets: Sequence[data.TrainingSet], e
         learning_rate=rates("learning_rate"),
         weight_decay=rates("weight_decay"),
         momentum=rates("momentum"),
-        size=np.array([len(s.index) for s in sets], np.int32),
+        size=np.array([len(s.index) for s in draws], np.int32),
         example=padded("index"),
         labels=padded("labels"),
         true_labels=padded("true_labels"),
@@ -428,7 +428,7 @@ def member_arrays(configs: Sequence[Config], sets: Sequence[data.TrainingSet], e
 
 
 def around(
-    configs: Sequence[Config], dataset: data.Dataset, sets: Sequence[data.TrainingSet], epoch: int
+    configs: Sequence[Config], dataset: data.Dataset, draws: Sequence[data.Draws], epoch: int
 ) -> tuple[tuple[Around, ...], np.ndarray]:
     """The examples that the spectra of an epoch are measured around, with a leading member axis, on the host.
 
@@ -442,32 +442,33 @@ def around(
     limit = configs[0].spectrum_examples
     relabelled = np.full((len(configs), len(SPLITS), limit), np.nan, np.float32)
     by_member = []
-    for member, (config, own) in enumerate(zip(configs, sets, strict=True)):
+    for member, (config, own) in enumerate(zip(configs, draws, strict=True)):
         drawn = epoch if config.spectrum_resample else 0
-        test = data.test_order(dataset, config.seed)
+        train, test = (own.index, own.labels, own.true_labels), own.test_order
+        # Of each split: places of the images, labels trained on, true labels.
         splits = (
-            own,
-            data.TrainingSet(*(a[own.relabelled] for a in own)),
-            data.TrainingSet(test, dataset.test_labels[test], dataset.test_labels[test]),
+            train,
+            tuple(a[own.relabelled] for a in train),
+            (test, dataset.test_labels[test], dataset.test_labels[test]),
         )
         rows = []
         for number, split in enumerate(splits):
-            order = np.arange(len(split.index))
+            order = np.arange(len(split[0]))
             if config.spectrum_resample:
                 order = data.resample(order, config.seed, drawn)
-            chosen = data.TrainingSet(*(a[order[:limit]] for a in split))
-            relabelled[member, number, : len(chosen.index)] = chosen.relabelled
-            partners = np.full((len(chosen.index), config.spectrum_directions), -1)
+            index, labels, true_labels = (a[order[:limit]] for a in split)
+            relabelled[member, number, : len(index)] = labels != true_labels
+            partners = np.full((len(index), config.spectrum_directions), -1)
             if config.spectrum_direction in ("same_class", "other_class"):
                 partners = data.partners(
                     own,
-                    own_index=np.full(len(partners), -1) if SPLITS[number] == "test" else chosen.index,
-                    classes=chosen.true_labels,
+                    own_index=np.full(len(partners), -1) if SPLITS[number] == "test" else index,
+                    classes=true_labels,
                     same=config.spectrum_direction == "same_class",
                     num=config.spectrum_directions,
                     seed=(config.seed, drawn, number),
                 )
-            rows.append((chosen.index, chosen.labels, partners))
+            rows.append((index, labels, partners))
         by_member.append(rows)
 
     def stacked(arrays):

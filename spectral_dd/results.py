@@ -15,9 +15,10 @@ import xarray as xr
 from spectral_dd import checkpoint, indicator, padding
 from spectral_dd.config import Config, InputError
 from spectral_dd.family import SPLITS
+from spectral_dd.files import pack_directory, spectrum_directory
 from spectral_dd.models import build_model
 from spectral_dd.spectrum import frequencies
-from spectral_dd.sweep import FIELDS, pack_directory, read_sweep, spectrum_directory
+from spectral_dd.sweep import FIELDS, read_sweep
 
 METRICS = ("train_loss", "train_error", "clean_error", "noisy_error", "test_loss", "test_error")
 

@@ -32,13 +32,12 @@ from tqdm import tqdm
 from spectral_dd import checkpoint, data, indicator, packing, tune
 from spectral_dd.config import CheckpointError, Config, InputError
 from spectral_dd.family import SPLITS, Family, Lowering
+from spectral_dd.files import pack_directory, spectrum_directory
 from spectral_dd.models import build_model
 from spectral_dd.sweep import (
     Sweep,
     check_workdir,
-    pack_directory,
     read_sweep,
-    spectrum_directory,
     write_once,
     write_sweep,
 )
@@ -98,7 +97,7 @@ def resolve(configs: Sequence[Config], datasets: dict[str, data.Dataset]) -> lis
     resolved = []
     for config in configs:
         dataset = datasets[config.dataset]
-        size = len(data.training_set(dataset, config).index)
+        size = len(data.draw(dataset, config).index)
         _check_images(config, dataset)
         resolved.append(dataclasses.replace(config, train_size=size))
     if len(set(resolved)) < len(resolved):
@@ -153,7 +152,7 @@ def plan_sweep(
         facts=[
             {
                 "parameters": work.parameters(c),
-                "noise_rate": data.training_set(datasets[c.dataset], c).noise_rate,
+                "noise_rate": data.draw(datasets[c.dataset], c).noise_rate,
             }
             for c in configs
         ],
@@ -257,7 +256,7 @@ def spectrum_epochs(configs: Sequence[Config], dataset: data.Dataset) -> list[in
 
 def _split_sizes(config: Config, dataset: data.Dataset) -> tuple[int, int, int]:
     """Examples of the training set, of its relabelled ones and of the test set."""
-    own = data.training_set(dataset, config)
+    own = data.draw(dataset, config)
     return len(own.index), int(own.relabelled.sum()), len(dataset.test_labels)
 
 

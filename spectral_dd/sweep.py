@@ -253,15 +253,6 @@ class Sweep:
         return cls(**(values | {"configs": [Config(**c) for c in values["configs"]]}))
 
 
-def pack_directory(workdir: str | os.PathLike, pack: int) -> pathlib.Path:
-    return pathlib.Path(workdir) / "packs" / f"{pack:03d}"
-
-
-def spectrum_directory(workdir: str | os.PathLike, name: str) -> pathlib.Path:
-    """Where evaluate_spectrum.py keeps the spectra of a name, laid out like the sweep's own directory."""
-    return pathlib.Path(workdir) / "spectra" / name
-
-
 def read_sweep(workdir: str | os.PathLike) -> Sweep:
     """Reads DIR/sweep.json.
 
