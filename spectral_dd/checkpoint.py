@@ -33,7 +33,7 @@ from absl import logging
 from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
-from spectral_dd.config import CheckpointError, InputError
+from spectral_dd.errors import CheckpointError, InputError
 
 Tree = Mapping[str, Any]
 Flat = dict[str, Any]

@@ -25,7 +25,7 @@ from spectral_dd.checkpoint import (
     load_state,
     recorded_epochs,
 )
-from spectral_dd.config import InputError
+from spectral_dd.errors import InputError
 
 MEMBERS = 8
 

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from spectral_dd.config import MODEL_NAMES, Config, InputError
+from spectral_dd.config import MODEL_NAMES, Config
+from spectral_dd.errors import InputError
 from spectral_dd.models import MODELS
 from spectral_dd.sweep import FIELDS
 

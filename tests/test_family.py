@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from spectral_dd import data, measures, padding, spectrum
-from spectral_dd.config import Config, InputError
+from spectral_dd.config import Config
+from spectral_dd.errors import InputError
 from spectral_dd.family import Family, Lowering, _memory_needed, around, deal
 from spectral_dd.models import build_model
 
@@ -43,7 +44,7 @@ def mixed_pack(**static):
 def train_alone(config, dataset, initial, steps):
     """The same network in a plain loop: one model at its own width, optax's own optimisers, a step at a time."""
     model = build_model(config, dataset.num_classes)
-    training_set = data.training_set(dataset, config)
+    training_set = data.draw(dataset, config)
     optimizer = OPTIMIZERS[config.optimizer](config, SCHEDULES[config.schedule](config))
     params, statistics = initial["params"], {k: v for k, v in initial.items() if k != "params"}
     state = optimizer.init(params)
@@ -181,7 +182,7 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
     metrics, spectra = family.evaluate(state), family.spectra(state, 0)
     for i, (config, _, variables) in enumerate(members_of(family, state)):
         model = build_model(config, 10)
-        own = data.training_set(digits, config)
+        own = data.draw(digits, config)
 
         logits = jax.jit(lambda images, m=model, v=variables: m.apply(v, jnp.float64(images) / 255, train=False))
 
@@ -206,7 +207,7 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
         relabelled = own.index[own.relabelled][:4]
         seed = jax.random.fold_in(jax.random.key(config.seed), 1)
         segment = {"num_points": 8, "half_width": 0.5}
-        test_order = data.test_order(digits, config.seed)[:4]
+        test_order = data.draw(digits, config).test_order[:4]
         tests = digits.test_images[test_order]
         examples = (digits.train_images[own.index[:4]], digits.train_images[relabelled], tests)
         labels = (own.labels[:4], own.labels[own.relabelled][:4], digits.test_labels[test_order])
@@ -250,8 +251,8 @@ def test_optimization_variance_is_over_single_steps_of_the_plain_network(digits,
     state = family.initial_state()
     found = family.spectra(state, 0)["optimization_variance"][0]
     model, params = family.model, jax.tree.map(lambda leaf: leaf[0], state.variables["params"])
-    own = data.training_set(digits, config)
-    tests = digits.test_images[data.test_order(digits, 0)[:4]]
+    own = data.draw(digits, config)
+    tests = digits.test_images[own.test_order[:4]]
     logits = []
     for i in range(7):
         seed = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), config.epochs + i)
@@ -329,7 +330,7 @@ def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_a
     np.testing.assert_array_equal(before[1:], after[1:])
 
     seed = jax.random.fold_in(jax.random.key(0), 1)
-    examples = digits.train_images[data.training_set(digits, augmented.config).index]
+    examples = digits.train_images[data.draw(digits, augmented.config).index]
     x = data.augment(jax.random.fold_in(seed, 3), jnp.asarray(examples), 1, False) / 255
     v = spectrum.random_directions(jax.random.fold_in(seed, 0), 1, x)
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
@@ -353,7 +354,7 @@ def test_resampled_spectra_change_with_the_epoch_and_else_they_do_not(digits):
 def test_examples_and_directions_depend_on_the_seed_alone(digits):
     """Common random numbers: two widths of one seed are measured around the same examples."""
     pack = [Config(width=w, seed=s, train_size=60, batch_size=8, label_noise=0.2) for w, s in ((1, 0), (4, 0), (4, 1))]
-    splits, _ = around(pack, digits, [data.training_set(digits, c) for c in pack], 0)
+    splits, _ = around(pack, digits, [data.draw(digits, c) for c in pack], 0)
     for images, *_ in splits:
         np.testing.assert_array_equal(images[0], images[1])
         assert not np.array_equal(images[1], images[2])

@@ -16,8 +16,10 @@ import xarray as xr
 
 import spectral_dd
 from spectral_dd import checkpoint, packing, run
-from spectral_dd.config import CheckpointError, Config, InputError
-from spectral_dd.sweep import expand, pack_directory, read_sweep
+from spectral_dd.config import Config
+from spectral_dd.errors import CheckpointError, InputError
+from spectral_dd.files import pack_directory
+from spectral_dd.sweep import expand, read_sweep
 
 SCRIPTS = pathlib.Path(__file__).parent.parent / "experiments"
 AXES = {

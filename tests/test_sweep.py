@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from spectral_dd import sweep
-from spectral_dd.config import Config, InputError
+from spectral_dd.config import Config
+from spectral_dd.errors import InputError
 
 SCRIPTS = pathlib.Path(__file__).parent.parent / "experiments"
 
