@@ -242,7 +242,7 @@ def check_value(name: str, field: dataclasses.Field, value: Any) -> Any:
         return str(value)
     try:
         number = field.type(value)  # type: ignore[operator]
-        ok = number == float(value) and math.isfinite(number)
+        ok = not isinstance(value, bool) and number == float(value) and math.isfinite(number)
     except (ValueError, TypeError, OverflowError):
         ok = False
     if (

@@ -94,7 +94,6 @@ def _train_packs(
     # Either one pack after another, each on all devices, or as many packs at a time as there are devices.
     groups = [[device] for device in here] if sweep.apart else [here]
     costs = {number: sweep.packs[number].cost for number in mine}
-    same_platform = sweep.platform == here[0].platform
     with (
         devices.Compilations() as compilations,
         Progress(costs, len(groups)) as progress,
@@ -109,7 +108,7 @@ def _train_packs(
                     progress.pack(number, f"pack {number + 1}/{len(sweep.packs)}", configs),
                     stop_signal,
                     save_seconds=save_seconds,
-                    lowering=sweep.packs[number].lowering if same_platform else None,
+                    lowering=sweep.lowering(sweep.packs[number], here[0].platform),
                     on=on,
                 )
             except Interrupted as error:

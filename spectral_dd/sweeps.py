@@ -164,6 +164,10 @@ class Sweep:
     def members(self, pack: Pack) -> list[Config]:
         return [self.configs[i] for i in pack.members]
 
+    def lowering(self, pack: Pack, platform: str) -> Lowering | None:
+        """The lowering of a pack, or nothing if it was chosen for another platform."""
+        return pack.lowering if platform == self.platform else None
+
     def locate(self, member: int) -> tuple[int, int]:
         """The number of a member's pack, and its place in the pack.
 

@@ -67,7 +67,7 @@ def cut(configs: Sequence[Config], cost: StepCost, num_devices: int = 1, min_pac
     """Cuts the members into packs, each a list of indices into `configs`; see `plan`."""
     groups = collections.defaultdict(list)
     for i, config in enumerate(configs):
-        exact = models.has_exact_padding(models.find(config.model))
+        exact = models.declared(models.find(config.model), "exact_padding")
         groups[*config.static().values(), None if exact else config.width].append(i)
 
     packs = []

@@ -66,7 +66,7 @@ def prepare(
 def _check_images(model: str, dtype: str, initializer: str, dataset: Dataset) -> None:
     config = Config.of(model=model, dtype=dtype, initializer=initializer)
     height, width, _ = dataset.train_images.shape[1:]
-    smallest = models.smallest_image(models.build_model(config, dataset.num_classes))
+    smallest = models.declared(models.build_model(config, dataset.num_classes), "smallest_image")
     if min(height, width) < smallest:
         raise InputError(f"{_about(dataset)}; --model={model} needs {smallest}x{smallest} at least")
 
