@@ -1,10 +1,11 @@
-"""Every test runs on four virtual CPU devices, as a machine with several accelerators would."""
+"""Every test runs on four virtual CPU devices, as on a machine with several accelerators, and promotes no ranks."""
 
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session", autouse=True)
