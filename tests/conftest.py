@@ -26,3 +26,11 @@ def digits():
     from spectral_dd.data import load_dataset
 
     return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def recorded_pack(tmp_path_factory):
+    """The directory of `packs.record_pack`; tests write to copies of it."""
+    from packs import record_pack
+
+    return record_pack(tmp_path_factory.mktemp("recorded") / "pack")
