@@ -138,6 +138,5 @@ def test_a_user_without_a_home_directory_has_a_cache(monkeypatch, tmp_path):
 
 def test_directories_of_a_workdir():
     assert pack_directory("runs/mine", 7) == pathlib.Path("runs/mine/packs/007")
-    assert pack_directory(spectrum_directory("runs/mine", "wide"), 12) == pathlib.Path(
-        "runs/mine/spectra/wide/packs/012"
-    )
+    wide = spectrum_directory("runs/mine", "wide")
+    assert pack_directory(wide, 12) == pathlib.Path("runs/mine/spectra/wide/packs/012")

@@ -44,7 +44,7 @@ def test_orders_of_different_sizes_under_vmap_are_those_of_each_alone():
 
 
 def test_each_order_is_as_likely_as_any():
-    orders = jax.vmap(lambda key: epoch_order(key, 3, 5)[:3])(jax.random.split(jax.random.key(2), 6000))
+    orders = jax.jit(jax.vmap(lambda key: epoch_order(key, 3, 5)[:3]))(jax.random.split(jax.random.key(2), 6000))
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 6
     assert np.all(abs(counts - 1000) < 5 * np.sqrt(1000 * 5 / 6))
@@ -64,10 +64,21 @@ def test_order_and_augmentation_are_the_same_in_double_precision():
         np.testing.assert_array_equal(one, other)
 
 
-def recover(key, batch, height, width, shift, flip):
-    """Which example moved how: augments images whose pixels are 1 + their position; no zero entered at the centre."""
-    positions = np.arange(1, 1 + height * width).reshape(1, height, width, 1)
-    moved = np.asarray(augment(key, jnp.asarray(np.repeat(positions, batch, 0), jnp.int32), shift=shift, flip=flip))
+@partial(jax.jit, static_argnames=("shift", "flip"))
+def augment_all(key, images, shift, flip):
+    """Augments several sets of images by the same key, in one program."""
+    return [data.augment(key, x, shift=shift, flip=flip) for x in images]
+
+
+def positions(batch, height, width):
+    """Images whose pixels are 1 + their position, from which `movements` tells how each was moved."""
+    return jnp.tile(jnp.arange(1, 1 + height * width, dtype=jnp.int32).reshape(1, height, width, 1), (batch, 1, 1, 1))
+
+
+def movements(moved):
+    """How far each of `positions` was moved down and right, and whether it was mirrored then."""
+    moved = np.asarray(moved)  # No zero entered at the centre.
+    _, height, width, _ = moved.shape
     centre = moved[:, height // 2, width // 2 - 1 : width // 2 + 1, 0]
     mirrored = centre[:, 0] > centre[:, 1]
     down = height // 2 - (centre[:, 0] - 1) // width
@@ -101,9 +112,9 @@ def augment_by_hand(images, down, right, mirrored):
 )
 def test_augmentation_equals_a_loop_over_pixels(height, width, shift, flip, dtype):
     images = np.random.default_rng(0).integers(1, 256, size=(40, height, width, 2)).astype(dtype)
-    key = jax.random.key(7)
-    result = augment(key, jnp.asarray(images), shift=shift, flip=flip)
-    down, right, mirrored = recover(key, 40, height, width, shift, flip)
+    both = (positions(40, height, width), jnp.asarray(images))
+    moved, result = augment_all(jax.random.key(7), both, shift=shift, flip=flip)
+    down, right, mirrored = movements(moved)
     assert abs(down).max() == abs(right).max() == shift
     assert mirrored.any() == flip
     assert result.dtype == dtype
@@ -111,7 +122,8 @@ def test_augmentation_equals_a_loop_over_pixels(height, width, shift, flip, dtyp
 
 
 def test_shifts_and_flips_are_independent_and_each_as_likely():
-    down, right, mirrored = recover(jax.random.key(0), 9000, 8, 8, 1, True)
+    moved = augment(jax.random.key(0), positions(9000, 8, 8), shift=1, flip=True)
+    down, right, mirrored = movements(moved)
     _, counts = np.unique(np.stack([down, right, mirrored]), axis=1, return_counts=True)
     assert len(counts) == 18
     assert np.all(abs(counts - 500) < 5 * np.sqrt(500))
