@@ -39,12 +39,6 @@ def _per_member(default: Any, help: str, **limits: Any) -> Any:
     return _field(default, help, static=False, **limits)
 
 
-MODEL_NAMES = (
-    *("mlp", "cnn5", "resnet18", "resnet34", "preact_resnet18", "preact_resnet34"),
-    *("vgg11", "vgg13", "vgg16"),
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
     """One member: a network, its training set, how it is trained and how its spectrum is measured.
@@ -54,7 +48,7 @@ class Config:
     """
 
     # The network.
-    model: str = _static("cnn5", "architecture", choices=MODEL_NAMES)
+    model: str = _static("cnn5", "architecture")
     width: int = _per_member(8, "number of channels or hidden units that scales the architecture", min=1)
     seed: int = _per_member(
         0, "seed of the subset, the label noise, the initial weights, the order of examples and the spectrum's draws",

@@ -22,8 +22,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spectral_dd import data, measures, padding, spectrum
 from spectral_dd.config import Config, InputError
-from spectral_dd.models import build_model
-from spectral_dd.models.network import on_segments
+from spectral_dd.models import build_model, with_fields
+from spectral_dd.segments import on_segments
 from spectral_dd.train import (
     Around,
     Images,
@@ -50,7 +50,7 @@ _INITIAL_KEY = 2
 class Lowering:
     """How a pack becomes a program. All ways compute the same, and which is fastest depends on device and shapes."""
 
-    convolution: str  # one of models.conv.CONVOLUTIONS
+    convolution: str  # one of kernels.convolution.CONVOLUTIONS
     at_once: int | None  # members of a device that one batched operation computes (vmap), group after group; None: all
 
 
@@ -95,7 +95,8 @@ class Family:
         self.lowering = lowering or lowerings(devices[0].platform)[0]
         self._spectrum_batch = SPECTRUM_BATCH.get(devices[0].platform, ACCELERATOR_SPECTRUM_BATCH)
         self.memory_limit = memory_limit or _memory(devices[0])
-        self.model = build_model(self.config, dataset.num_classes).clone(convolution=self.lowering.convolution)
+        model = build_model(self.config, dataset.num_classes)
+        self.model = with_fields(model, convolution=self.lowering.convolution)
         devices = devices[: len(self.configs)]
         self.slots = deal([c.steps_per_epoch for c in self.configs], len(devices))
         mesh = Mesh(np.array(devices), ("member",))
@@ -117,7 +118,7 @@ class Family:
         self._train_jit = self._over_members(functools.partial(train_epochs, model, config), scalars=3, donate=True)
         self._evaluate = self._over_members(functools.partial(evaluate, model, config))
         # Spectra are of parameters and logits in their own type, whatever the layers compute in.
-        exact = model.clone(dtype=model.param_dtype)
+        exact = with_fields(model, dtype=jnp.dtype(config.param_dtype))
         at_a_time = max(1, self._spectrum_batch // at_once)
         self._spectra = self._over_members(functools.partial(_spectra, exact, config, at_a_time), scalars=1)
         self._outputs = self._over_members(functools.partial(_outputs, exact, config, at_a_time), scalars=1)
@@ -329,7 +330,7 @@ def _spectra(model, config, max_batch, member, state, images, epoch):
     if config.spectrum_measures:
         measured = [min(size, config.spectrum_measures) for size in sizes]
         places = np.concatenate([np.arange(n) + sum(sizes[:i]) for i, n in enumerate(measured)])
-        forwards = functools.partial(logits, model=model.clone(convolution="im2col"))
+        forwards = functools.partial(logits, model=with_fields(model, convolution="im2col"))
         others = {
             "jacobian_norm": measures.jacobian_norm(logits, x[places], max_batch=max_batch),
             "linear_regions": measures.linear_regions(forwards, x[places], v[places], **segment, max_batch=max_batch),

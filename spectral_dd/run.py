@@ -32,7 +32,7 @@ from tqdm import tqdm
 from spectral_dd import checkpoint, data, indicator, packing, tune
 from spectral_dd.config import CheckpointError, Config, InputError
 from spectral_dd.family import SPLITS, Family, Lowering
-from spectral_dd.models import build_model
+from spectral_dd.models import build_model, declared
 from spectral_dd.sweep import (
     Sweep,
     check_workdir,
@@ -109,7 +109,7 @@ def resolve(configs: Sequence[Config], datasets: dict[str, data.Dataset]) -> lis
 def _check_images(config: Config, dataset: data.Dataset) -> None:
     height, width, channels = dataset.train_images.shape[1:]
     about = f"--dataset={config.dataset}: images are {height}x{width} with {channels} channel{'s' * (channels > 1)}"
-    smallest = build_model(config, dataset.num_classes).smallest_image
+    smallest = declared(build_model(config, dataset.num_classes), "smallest_image")
     if min(height, width) < smallest:
         raise InputError(f"{about}; --model={config.model} needs {smallest}x{smallest} at least")
     if config.channels not in (0, channels):
