@@ -1,7 +1,6 @@
 """Every test runs on four virtual CPU devices, as a machine with several accelerators would."""
 
 import os
-import tempfile
 
 # Processes that a test starts have them too.
 os.environ |= {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
