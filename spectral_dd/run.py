@@ -32,7 +32,7 @@ from tqdm import tqdm
 from spectral_dd import checkpoint, data, indicator, packing, tune
 from spectral_dd.config import CheckpointError, Config, InputError
 from spectral_dd.family import SPLITS, Family, Lowering
-from spectral_dd.files import pack_directory, spectrum_directory
+from spectral_dd.files import cache_directory, pack_directory, spectrum_directory
 from spectral_dd.models import build_model
 from spectral_dd.sweep import (
     Sweep,
@@ -72,11 +72,6 @@ def set_up_jax(x64: bool = False) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def cache_directory() -> pathlib.Path:
-    """What may be deleted at any time: compiled programs and measured times."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "spectral_dd"
 
 
 def load_datasets(configs: Sequence[Config], data_dir: str | None = None) -> dict[str, data.Dataset]:

@@ -273,7 +273,7 @@ def test_optimization_variance_is_over_single_steps_of_the_plain_network(digits,
 def test_directions_towards_another_example_end_in_one_of_the_asked_class(digits):
     for kind in ("same_class", "other_class"):
         family, _ = trained(digits, spectrum_direction=kind, spectrum_directions=2, spectrum_measures=0)
-        own = family._sets[0]
+        own = family._draws[0]
         true_label = dict(zip(own.index, own.true_labels, strict=True))
         splits, _ = around([family.config], digits, [own], 0)
         for number, split in enumerate(splits):
@@ -293,7 +293,7 @@ def test_spectra_along_other_directions_are_those_of_the_plain_network(digits, d
     def logits(x):
         return family.model.apply(variables, x, train=False)
 
-    (train, *_), _ = around([family.config], digits, family._sets, 0)
+    (train, *_), _ = around([family.config], digits, family._draws, 0)
     x = digits.train_images[train.images[0]] / np.float32(255)
     if direction == "adversarial":
         v = spectrum.adversarial_directions(logits, x)
