@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import numpy as np
 import pytest
 
 # Shapes that broadcast by accident are errors here.
@@ -31,6 +32,24 @@ def fast_jit():
     Not where last bits matter: the largest of some entries, computed twice, may differ from itself.
     """
     return functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(scope="session")
+def random_variables():
+    """`variables(model, images)`: normal draws, without a program, so that no scale or bias of BatchNorm is trivial."""
+
+    def draw(model, images):
+        rng = np.random.default_rng(0)
+        shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+        def leaf(path, shape):
+            fan_in = np.prod(shape.shape[:-1]) if path[-1].key == "kernel" else 4
+            values = rng.standard_normal(shape.shape) / np.sqrt(fan_in)
+            return np.abs(values) + 0.5 if path[-1].key == "var" else values
+
+        return jax.tree.map_with_path(leaf, shapes)
+
+    return draw
 
 
 @pytest.fixture(scope="session")
