@@ -1,4 +1,4 @@
-"""The step inside a scanned epoch with each of the convolutions of `spectral_dd.models.conv`.
+"""The step inside a scanned epoch with each of the convolutions of `spectral_dd.kernels.convolution`.
 
 Minutes on two cores.
 
@@ -17,7 +17,7 @@ from spectral_dd import run
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.family import Family, lowerings
-from spectral_dd.models.conv import CONVOLUTIONS
+from spectral_dd.kernels.convolution import CONVOLUTIONS
 
 SIZE = flags.DEFINE_list("size", ["8", "32"], "heights and widths of the images")
 WIDTH = flags.DEFINE_list("width", ["2", "8"], "widths")

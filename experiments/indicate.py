@@ -8,37 +8,39 @@ have said, and how well measures around single examples tell relabelled ones fro
     python experiments/indicate.py --workdir=runs/seeds
 """
 
+import sys
 import textwrap
-from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
 
-from spectral_dd import claim, indicator, load_results, sweep
-from spectral_dd.config import InputError
+import spectral_dd as sdd
+from spectral_dd import cli
+from spectral_dd.analysis import frequency, words
+from spectral_dd.errors import InputError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "directory of the sweep", required=True)
-SPECTRUM = flags.DEFINE_string("spectrum", None, "use the spectra of this name, made by evaluate_spectrum.py")
-FIRST_BIN = flags.DEFINE_integer(
-    "first_bin", None, "first bin k0 of the high frequencies; by default a quarter of the highest"
-)
+FLAGS = flags.FlagValues()
+own = {"flag_values": FLAGS}
+flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
+flags.DEFINE_string("spectrum", None, "use the spectra of this name, made by evaluate_spectrum.py", **own)
+flags.DEFINE_integer("first_bin", None, "first bin k0 of the high frequencies; default: a quarter of the highest", **own)
 
 
-def main(argv: Sequence[str]) -> None:
-    ds = load_results(WORKDIR.value, SPECTRUM.value)
+def main() -> None:
+    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum)
     if "energy" not in ds:
-        raise InputError(f"--workdir={WORKDIR.value}: has no spectra; experiments/evaluate_spectrum.py makes them")
-    highest = min(ds["spectrum_points"].values) // 2
-    if FIRST_BIN.value is not None and not 1 <= FIRST_BIN.value <= highest:
-        raise InputError(f"--first_bin={FIRST_BIN.value}: must be from 1 to {highest}, half of --spectrum_points")
-    error = indicator.energy_error(ds["energy"].sel(split="train")).values
+        raise InputError(f"--workdir={FLAGS.workdir}: has no spectra; experiments/evaluate_spectrum.py makes them")
+    highest, first = min(ds["spectrum_points"].values) // 2, FLAGS.first_bin
+    if first is not None and not 1 <= first <= highest:
+        raise InputError(f"--first_bin={first}: must be from 1 to {highest}, half of --spectrum_points")
+    error = frequency.energy_error(ds["energy"].sel(split="train")).values
     print(
         f"Standard error of the mean energy: at most {np.nanmax(error):.1%} at a recorded epoch of a member, "
         f"{np.nanmedian(error):.1%} in the median."
     )
-    for sentence in claim.verdict(ds, FIRST_BIN.value) + claim.memorisation_in_words(ds, FIRST_BIN.value):
+    for sentence in words.verdict(ds, first) + words.memorisation_in_words(ds, first):
         print(textwrap.fill(sentence, width=110, subsequent_indent="    "))
 
 
 if __name__ == "__main__":
-    sweep.run_script(main)
+    sys.exit(cli.run_script(sys.argv))

@@ -6,27 +6,32 @@ Example: seconds, also while the sweep is running.
 """
 
 import pathlib
-from collections.abc import Sequence
+import sys
 
 from absl import flags
 
-from spectral_dd import indicator, load_results, report, sweep
+import spectral_dd as sdd
+from spectral_dd import cli
+from spectral_dd.analysis import curves, words
+from spectral_dd.report import draw_report
 
-WORKDIR = flags.DEFINE_string("workdir", None, "directory of the sweep", required=True)
-SPECTRUM = flags.DEFINE_string("spectrum", None, "draw the spectra of this name, made by evaluate_spectrum.py")
-NORMALISATION = flags.DEFINE_enum(
-    "normalisation", "power", ["power", "amplitude"], "power: log P_k / sum P_k; amplitude: log A_k / A_0"
+FLAGS = flags.FlagValues()
+own = {"flag_values": FLAGS}
+flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
+flags.DEFINE_string("spectrum", None, "draw the spectra of this name, made by evaluate_spectrum.py", **own)
+flags.DEFINE_enum(
+    "normalisation", "power", ["power", "amplitude"], "power: log P_k / sum P_k; amplitude: log A_k / A_0", **own
 )
 
 
-def main(argv: Sequence[str]) -> None:
-    ds = load_results(WORKDIR.value, SPECTRUM.value)
-    directory = pathlib.Path(WORKDIR.value)
-    page = report.draw_report(ds, directory, title=directory.resolve().name, normalisation=NORMALISATION.value)
-    print(indicator.format_summary(indicator.summary(ds)))
+def main() -> None:
+    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum)
+    directory = pathlib.Path(FLAGS.workdir)
+    page = draw_report(ds, directory, title=directory.resolve().name, normalisation=FLAGS.normalisation)
+    print(words.format_summary(curves.summary(ds)))
     print(f"report: {page}")
     print(f"figures: {directory / 'figures'}")
 
 
 if __name__ == "__main__":
-    sweep.run_script(main)
+    sys.exit(cli.run_script(sys.argv))

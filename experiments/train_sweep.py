@@ -4,52 +4,52 @@ Example: double descent on the embedded digits, ten widths, some minutes on two 
 
     python experiments/train_sweep.py --workdir=runs/demo --preset=digits
 
-A comma list makes a flag an axis, and axes multiply: --width=1,2,4 --seed=0,1 trains six members. The same
-command on the same directory goes on where it stopped. --dry_run says what would be done.
+A comma list makes a flag an axis, and axes multiply: --width=1,2,4 --seed=0,1 trains six members. A table of members
+(--members=FILE.csv, a column a field) ties values to each other. The same command on the same directory goes on where
+it stopped. --dry_run says what would be done.
 """
 
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
-from spectral_dd import run, sweep
+import spectral_dd as sdd
+from spectral_dd import cli, devices, presets
+from spectral_dd.planning.dry_run import describe
+from spectral_dd.planning.prepare import prepare
 
-WORKDIR = flags.DEFINE_string("workdir", None, "directory that the sweep is written to", required=True)
-PRESET = flags.DEFINE_string("preset", "digits", f"axes that flags override: {', '.join(sweep.PRESETS)}")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared")
-TASK_INDEX = flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0)
-TASK_COUNT = flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1)
-SAVE_MINUTES = flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0)
-TUNE = flags.DEFINE_enum(
-    "tune", "auto", ["auto", "off"], "measure what is fastest before a long sweep, or use the usual choices"
+FLAGS = flags.FlagValues()
+own = {"flag_values": FLAGS}
+flags.DEFINE_string("workdir", None, "directory that the sweep is written to", required=True, **own)
+flags.DEFINE_string("preset", "digits", f"axes that flags override: {', '.join(presets.PRESETS)}", **own)
+flags.DEFINE_string("members", None, "table of members: a CSV file with a column a field; flags fill the rest", **own)
+flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
+flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
+flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0, **own)
+flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1, **own)
+flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0, **own)
+flags.DEFINE_enum(
+    "tune", "auto", ["auto", "off"], "time what is fastest before a long sweep, or use the usual choices", **own
 )
-sweep.define_flags()
-flags.adopt_module_key_flags(sweep)
+cli.define_fields(FLAGS)
 
 
-def main(argv: Sequence[str]) -> int:
-    configs = sweep.expand(sweep.axes_from_flags(PRESET.value))
-    run.set_up_jax(x64=any(c.dtype == "float64" for c in configs))
-    if DRY_RUN.value:
-        print(run.describe(WORKDIR.value, configs, DATA_DIR.value, TASK_COUNT.value))
-        return 0
-    try:
-        run.run_sweep(
-            WORKDIR.value,
-            configs,
-            DATA_DIR.value,
-            task_index=TASK_INDEX.value,
-            task_count=TASK_COUNT.value,
-            save_minutes=SAVE_MINUTES.value,
-            measure=TUNE.value == "auto",
-        )
-    except run.Interrupted as interrupted:
-        print(f"{interrupted}: saved in {WORKDIR.value}; the same command goes on from there", file=sys.stderr)
-        return 128 + interrupted.signal_number
-    return 0
+def main() -> None:
+    configs = sdd.sweep(FLAGS.preset, members=FLAGS.members, **cli.given(FLAGS))
+    if FLAGS.dry_run:
+        devices.set_up()
+        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count))
+        return
+    sdd.train(
+        FLAGS.workdir,
+        configs,
+        data_dir=FLAGS.data_dir,
+        task_index=FLAGS.task_index,
+        task_count=FLAGS.task_count,
+        save_minutes=FLAGS.save_minutes,
+        tune=FLAGS.tune == "auto",
+    )
 
 
 if __name__ == "__main__":
-    sweep.run_script(main)
+    sys.exit(cli.run_script(sys.argv))

@@ -1,42 +1,34 @@
 """Checkpoints of a pack: the state of its members and what was measured, one atomic unit per recorded epoch.
 
+The only module that imports Orbax. Reading arrays and their checksums is in `sealed.py`.
+
     DIR/records/EPOCH/   an Orbax checkpoint of three items, kept for ever: `state`, `results`, `checksums`
     DIR/rolling/EPOCH/   the same without `results`, for resuming between recorded epochs; only the latest is kept
     DIR/lock             held by the one process that writes
 
-State and results are nested dicts of arrays whose first axis is the member. They are stored in chunks of one
-member, so that one member can be read alone; `checksums` holds a CRC32 for each (array, member), because neither
-Orbax nor zarr notices a flipped bit. Orbax writes; reading goes to the arrays in the checkpoint directly,
-through tensorstore, since Orbax neither reads a slice nor says which array is damaged.
-
-Nothing here knows what the arrays mean. A pack belongs to one process: all its shards must be addressable.
+State and results are nested dicts of arrays whose first axis is the member, stored in chunks of one member, so that
+one member can be read alone. What the arrays mean is not known here. A pack belongs to one process: all its shards
+must be addressable.
 """
 
 import collections
 import concurrent.futures
 import fcntl
-import json
 import logging as std_logging
 import os
 import pathlib
 import shutil
 import socket
 import types
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Self, TextIO
 
-import jax
-import numpy as np
-import tensorstore as ts
 from absl import logging
-from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
-from spectral_dd.config import CheckpointError, InputError
-
-Tree = Mapping[str, Any]
-Flat = dict[str, Any]
+from spectral_dd import sealed
+from spectral_dd.errors import CheckpointError, InputError
+from spectral_dd.sealed import Flat, Tree
 
 _COMPLETE = (
     "commit_success.txt",
@@ -50,15 +42,9 @@ _TEMPORARY = ".orbax-checkpoint-tmp"
 _DELETING = ".deleting"
 _DAMAGED = ".damaged"
 
-# Saves that have not been written yet may hold this much host memory before the training loop has to wait. At small
-# scale the first epochs are faster than the disk; a large state is over the limit alone, and waits for the last one.
+# Host memory that unwritten saves may hold before the training loop waits. The first epochs of a small pack are faster
+# than the disk. A large state is over the limit alone, and waits for the save before it.
 _PENDING_BYTES = 256 * 2**20
-
-# A pack goes on from its newest checkpoint, so older epochs come back only if the newer ones are gone.
-_REPAIR = "to repair it, delete it and the later epochs beside it, then train again with the same command"
-
-# What tensorstore, and json, raise for damaged data depends on the place of the damage.
-_READ_ERRORS = (OSError, ValueError, LookupError, RuntimeError, TypeError)
 
 
 def _orbax_is_quiet(record: std_logging.LogRecord) -> bool:
@@ -73,10 +59,10 @@ std_logging.getLogger("absl").addFilter(_orbax_is_quiet)
 class PackWriter:
     """Writes the checkpoints of one pack, and restores the latest.
 
-    The only one to do so while it lives: it locks `directory`, and then removes what a killed writer left half
-    written. `record` and `roll` return as soon as the state is copied to the host; its buffers may then be donated
-    or changed. Writing goes on in the background, in order. If it fails (a full disk), the next call raises
-    CheckpointError, `close` at the latest; what was complete before stays so.
+    It locks `directory`, so there is one writer at a time, and removes what a killed writer left half written.
+    `record` and `roll` return as soon as the state is copied to the host; its buffers may then be donated or changed.
+    The copy is written in the background, in order. If that fails (a full disk), the next call raises
+    CheckpointError, at the latest `close`; what was complete before stays so.
 
     Args:
       directory: of the pack; created if needed.
@@ -134,10 +120,10 @@ class PackWriter:
         damaged: list[pathlib.Path] = []
         for step in sorted(self._steps(), key=lambda step: (int(step.name), step.parent.name == "records"))[::-1]:
             try:
-                checksums = _read_checksums(step)
+                checksums = sealed.read_checksums(step)
                 if "results" in checksums:
-                    _read(step, "results", checksums["results"])
-                state = _read_state(step, checksums["state"], abstract_state, whole=True)
+                    sealed.read(step, "results", checksums["results"])
+                state = sealed.read_state(step, checksums["state"], abstract_state, whole=True)
             except CheckpointError as error:
                 logging.warning("%s; falling back to an older checkpoint", error)
                 damaged.append(step)
@@ -163,13 +149,13 @@ class PackWriter:
         self._wait(_PENDING_BYTES)
         if epoch in self._recorded:
             raise ValueError(f"{self._directory}: epoch {epoch} is already recorded")
-        items = {"state": _to_host(state), "results": _to_host(results)}
+        items = {"state": sealed.to_host(state), "results": sealed.to_host(results)}
         self._recorded.add(epoch)
         self._submit(self._directory / "records" / str(epoch), items)
 
     def roll(self, epoch: int, state: Tree) -> None:
-        """Saves the state for resuming; replaces the previous rolling checkpoint. Nothing to do if this epoch or a
-        later one is recorded, or this one is already saved.
+        """Saves the state for resuming, and drops the previous rolling checkpoint. Does nothing if this epoch or a
+        later one is recorded, or if this one is saved already.
 
         Raises:
           ValueError: an array has no member axis, or a name contains '.' or '/'.
@@ -177,7 +163,7 @@ class PackWriter:
         """
         self._wait(_PENDING_BYTES)
         if epoch > max(self._recorded, default=-1):
-            self._submit(self._directory / "rolling" / str(epoch), {"state": _to_host(state)})
+            self._submit(self._directory / "rolling" / str(epoch), {"state": sealed.to_host(state)})
 
     def close(self) -> None:
         """Waits for saves in progress and releases the pack. Idempotent.
@@ -196,8 +182,10 @@ class PackWriter:
         return [*_complete_steps(self._directory / "records"), *_complete_steps(self._directory / "rolling")]
 
     def _wait(self, pending_bytes: int = -1) -> None:
-        """Waits until the saves in progress hold at most so many bytes, by default until there are none. Raises the
-        first error of those done."""
+        """Waits until the saves in progress hold at most so many bytes, by default until there are none.
+
+        Raises the first error of the saves that are done.
+        """
         while self._pending:
             save, _ = self._pending[0]
             if not save.done() and sum(size for _, size in self._pending) <= pending_bytes:
@@ -206,16 +194,16 @@ class PackWriter:
             save.result()
 
     def _submit(self, step: pathlib.Path, items: dict[str, Flat]) -> None:
-        size = sum(array.nbytes for flat in items.values() for array in _arrays(flat).values())
+        size = sum(array.nbytes for flat in items.values() for array in sealed.arrays_of(flat).values())
         self._pending.append((self._thread.submit(self._save, step, items), size))
 
     def _save(self, step: pathlib.Path, items: dict[str, Flat]) -> None:
         """Runs in the background thread."""
-        if self._failed or _is_complete(step):  # Without this, what follows would leave a gap; or rolled before.
+        if self._failed or _is_complete(step):  # An epoch before it is missing, or it was rolled already.
             return
         try:
-            checkpoint: dict[str, Any] = {name: _nested(flat) for name, flat in items.items()}
-            checkpoint["checksums"] = _seal({name: _checksums(flat) for name, flat in items.items()})
+            checkpoint: dict[str, Any] = {name: sealed.nested(flat) for name, flat in items.items()}
+            checkpoint["checksums"] = sealed.seal(items)
             with self._context:
                 ocp.save_checkpointables(step, checkpoint)
             for old in _complete_steps(self._directory / "rolling"):
@@ -226,12 +214,14 @@ class PackWriter:
             if step.parent.name == "records":
                 self._recorded.discard(int(step.name))
             shutil.rmtree(step.with_name(step.name + _TEMPORARY), ignore_errors=True)  # The disk may be full.
-            raise CheckpointError(f"{step}: cannot save the checkpoint: {_one_line(error)}") from error
+            raise CheckpointError(f"{step}: cannot save the checkpoint: {sealed.one_line(error)}") from error
 
 
 def recorded_epochs(directory: str | os.PathLike[str]) -> list[int]:
-    """The recorded epochs of a pack, ascending; empty if there are none or no such directory. Safe beside a writer,
-    as are all functions below: they only read, and see a record whole or not at all."""
+    """The recorded epochs of a pack, ascending; empty if there are none or no such directory.
+
+    This and the functions below are safe beside a writer: they only read, and see a record whole or not at all.
+    """
     return sorted(int(step.name) for step in _complete_steps(pathlib.Path(directory) / "records"))
 
 
@@ -239,9 +229,9 @@ def is_intact(directory: str | os.PathLike[str], epoch: int) -> bool:
     """Whether every array of a recorded epoch, state and results, reads back with its checksum."""
     step = _record(directory, epoch)
     try:
-        checksums = _read_checksums(step)
+        checksums = sealed.read_checksums(step)
         for item in ("state", "results"):
-            _read(step, item, checksums[item])
+            sealed.read(step, item, checksums[item])
     except CheckpointError:
         return False
     return True
@@ -255,7 +245,7 @@ def load_results(directory: str | os.PathLike[str], epoch: int) -> dict[str, Any
       CheckpointError: an array is damaged.
     """
     step = _record(directory, epoch)
-    return _nested(_read(step, "results", _read_checksums(step)["results"]))
+    return sealed.nested(sealed.read(step, "results", sealed.read_checksums(step)["results"]))
 
 
 def load_member_state(
@@ -274,13 +264,16 @@ def load_member_state(
       CheckpointError: an array is damaged.
     """
     step = _record(directory, epoch)
-    checksums = _read_checksums(step)["state"]
+    checksums = sealed.read_checksums(step)["state"]
     if parts is not None:
-        checksums = _select(step, checksums, tuple(parts))
-    members = len(next(iter(_arrays(checksums).values()), []))
+        parts, stored = set(parts), {name.split(".")[0] for name in checksums}
+        if unknown := parts - stored:
+            raise InputError(f"{step}: no {sorted(unknown)} in the state; it has {sorted(stored)}")
+        checksums = {name: crcs for name, crcs in checksums.items() if name.split(".")[0] in parts}
+    members = len(next(iter(sealed.arrays_of(checksums).values()), []))
     if not 0 <= member < members:
         raise InputError(f"{step}: no member {member}; it holds members 0 to {members - 1}")
-    return _nested(_read(step, "state", checksums, member))
+    return sealed.nested(sealed.read(step, "state", checksums, member))
 
 
 def load_state(directory: str | os.PathLike[str], epoch: int, abstract_state: Tree) -> dict[str, Any]:
@@ -292,7 +285,7 @@ def load_state(directory: str | os.PathLike[str], epoch: int, abstract_state: Tr
       CheckpointError: an array is damaged.
     """
     step = _record(directory, epoch)
-    return _read_state(step, _read_checksums(step)["state"], abstract_state, whole=False)
+    return sealed.read_state(step, sealed.read_checksums(step)["state"], abstract_state, whole=False)
 
 
 def _context() -> ocp.Context:
@@ -361,122 +354,3 @@ def _record(directory: str | os.PathLike[str], epoch: int) -> pathlib.Path:
         known = ", ".join(map(str, recorded_epochs(directory))) or "none"
         raise InputError(f"{directory}: epoch {epoch} is not recorded; recorded epochs: {known}")
     return step
-
-
-def _nested(flat: Flat) -> dict[str, Any]:
-    return traverse_util.unflatten_dict(flat, sep=".")
-
-
-def _flatten(tree: Tree) -> Flat:
-    """'params.Dense_0.kernel' -> leaf, as Orbax names it in the store; a dict without entries stays a leaf, {}."""
-    flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True)
-    for path in flat:
-        if any(not isinstance(name, str) or not name or "." in name or "/" in name for name in path):
-            raise ValueError(f"{path}: names must be non-empty strings without '.' and '/'")
-    return {".".join(path): {} if leaf is traverse_util.empty_node else leaf for path, leaf in flat.items()}
-
-
-def _arrays(flat: Flat) -> Flat:
-    return {name: leaf for name, leaf in flat.items() if not isinstance(leaf, dict)}
-
-
-def _to_host(tree: Tree) -> Flat:
-    """Flat copy of a tree in host memory that shares nothing with the device's buffers."""
-    flat = _flatten(tree)
-    members = {np.shape(leaf)[:1] for leaf in _arrays(flat).values()}
-    if len(members) != 1 or () in members:
-        shapes = {name: np.shape(leaf) for name, leaf in _arrays(flat).items()}
-        raise ValueError(f"every array needs the same leading member axis, got shapes {shapes}")
-    # On a CPU device_get returns views of the device's buffers, which a later step may be given to write to.
-    return {name: leaf if isinstance(leaf, dict) else np.array(leaf) for name, leaf in jax.device_get(flat).items()}
-
-
-def _crc(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def _checksums(flat: Flat) -> dict[str, Any]:
-    """Name -> CRC32 of the bytes of each member."""
-    return {name: leaf if isinstance(leaf, dict) else [_crc(row) for row in leaf] for name, leaf in flat.items()}
-
-
-def _seal(checksums: dict[str, Any]) -> dict[str, Any]:
-    # So that damage to the checksums is not mistaken for a state of another structure.
-    return {**checksums, "crc": zlib.crc32(json.dumps(checksums, sort_keys=True).encode())}
-
-
-def _read_checksums(step: pathlib.Path) -> dict[str, Any]:
-    try:
-        sealed = json.loads((step / "checksums" / "data.json").read_text())
-        checksums = {name: tree for name, tree in sealed.items() if name != "crc"}
-        if sealed != _seal(checksums):
-            raise ValueError("CRC32 differs")
-    except _READ_ERRORS as error:
-        raise CheckpointError(f"{step}: checksums are damaged: {_one_line(error)}; {_REPAIR}") from error
-    return checksums
-
-
-def _select(step: pathlib.Path, checksums: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
-    stored = {name.split(".")[0] for name in checksums}
-    if unknown := set(parts) - stored:
-        raise InputError(f"{step}: no {sorted(unknown)} in the state; it has {sorted(stored)}")
-    return {name: crcs for name, crcs in checksums.items() if name.split(".")[0] in parts}
-
-
-def _open(step: pathlib.Path, item: str, names: Iterable[str]) -> dict[str, ts.TensorStore]:
-    """Opens arrays of a checkpoint; reads none of their chunks."""
-    base = {"driver": "file", "path": f"{step / item}/"}
-    context = ts.Context()
-    stores = {
-        name: ts.open(
-            {"driver": "zarr3", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"}},
-            open=True, read=True, context=context,
-        )
-        for name in names
-    }  # fmt: skip
-    return {name: _result(step, item, name, store) for name, store in stores.items()}
-
-
-def _result(step: pathlib.Path, item: str, name: str, future: ts.Future) -> Any:
-    try:
-        return future.result()
-    except _READ_ERRORS as error:
-        raise CheckpointError(f"{step}: {item} {name!r} is damaged: {_one_line(error)}; {_REPAIR}") from error
-
-
-def _read(step: pathlib.Path, item: str, checksums: dict[str, Any], member: int | None = None) -> Flat:
-    """Reads the arrays that `checksums` lists, whole or one member of each, and checks them."""
-    stores = _open(step, item, _arrays(checksums))
-    reads = {name: (store if member is None else store[member]).read() for name, store in stores.items()}
-    flat = dict(checksums)  # Keeps dicts without entries, and the order.
-    for name, read in reads.items():
-        array = _result(step, item, name, read)
-        crcs = checksums[name] if member is None else [checksums[name][member]]
-        if [_crc(row) for row in (array if member is None else [array])] != crcs:
-            raise CheckpointError(f"{step}: {item} {name!r} is damaged: CRC32 differs; {_REPAIR}")
-        flat[name] = array
-    return flat
-
-
-def _read_state(step: pathlib.Path, checksums: dict[str, Any], abstract_state: Tree, *, whole: bool) -> dict[str, Any]:
-    """Reads the arrays of `abstract_state` and puts them on its devices; `whole`: all that are stored are asked for."""
-    abstract = _flatten(abstract_state)
-    wanted = _arrays(abstract)
-    stored = _arrays(checksums)
-    different = sorted(wanted.keys() ^ stored.keys() if whole else wanted.keys() - stored.keys())
-    if different:
-        raise InputError(f"{step}: the stored state and the one asked for differ in {', '.join(different)}")
-    for name, store in _open(step, "state", wanted).items():
-        have, want = (store.shape, store.dtype.numpy_dtype), (wanted[name].shape, np.dtype(wanted[name].dtype))
-        if have != want:
-            raise InputError(f"{step}: {name!r} is stored as {have[1]}{have[0]}, asked for is {want[1]}{want[0]}")
-        if jax.dtypes.canonicalize_dtype(want[1]) != want[1]:
-            raise InputError(f"{step}: {name!r} is {want[1]}, which needs JAX_ENABLE_X64=1")
-    arrays = _read(step, "state", {name: stored[name] for name in wanted})
-    # Not an alias of numpy's memory: the training step will be given these buffers to write to.
-    placed = {name: jax.device_put(arrays[name], wanted[name].sharding, may_alias=False) for name in wanted}
-    return _nested({**abstract, **placed})
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

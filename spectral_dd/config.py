@@ -1,61 +1,93 @@
-"""`Config`, the description of one member of a sweep, and the errors that users see.
+"""`Config`: one member of a sweep.
 
-Each field says here, once, what it means, what is allowed, and whether it is *static* (it shapes the
-compiled program) or *per-member* (an array along the member axis of a pack). Nothing here touches a device.
+Each field says here, once, what it means, what is allowed, its unit, and whether it is *static* (it shapes the compiled
+program) or *per-member* (an array along the member axis of a pack). Nothing here touches a device.
 """
 
 import dataclasses
-import difflib
+import functools
 import math
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
+
+from spectral_dd.errors import InputError, nearest
 
 
-class InputError(ValueError):
-    """The user gave something that cannot work. The message is one line that names the flag or file, the
-    value and what is allowed; the scripts print it and exit with status 2."""
+def _field(default: Any, help: str, *, static: bool, unit: str, **limits: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "static": static, "unit": unit, **limits})
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read. The message is one line that names the directory, epoch and
-    array; the scripts print it and exit with status 1."""
+def _static(default: Any, help: str, unit: str = "1", **limits: Any) -> Any:
+    return _field(default, help, static=True, unit=unit, **limits)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns ' Did you mean X?' for the known name nearest to `name`, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+def _per_member(default: Any, help: str, unit: str = "1", **limits: Any) -> Any:
+    return _field(default, help, static=False, unit=unit, **limits)
 
 
-def _field(default: Any, help: str, *, static: bool, **limits: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, "static": static, **limits})
+@dataclasses.dataclass(frozen=True)
+class SpectrumConfig:
+    """How the spectra and the other measures of a member are taken. The flag of a field is --spectrum_FIELD."""
 
+    examples: int = _static(
+        400, "examples of each split whose spectrum is recorded; 0: no spectra", unit="examples", min=0
+    )
+    points: int = _static(128, "points N on the segment through an example; even", unit="points", min=4)
+    half_width: float = _static(
+        0.5, "half width h of the segment", unit="L2 distance in input space", above=0
+    )
+    direction: str = _static(
+        "random",
+        "random: normal draws; adversarial: gradient of the cross-entropy at the predicted class; same_class, "
+        "other_class: towards training examples whose true class is the example's, or another one",
+        choices=("random", "adversarial", "same_class", "other_class"),
+    )
+    directions: int = _static(1, "directions through each example; adversarial has one", min=1)
+    output: str = _static("logits", "what of the network is analysed", choices=("logits", "softmax"))
+    window: str = _static(
+        "hann",
+        "window of the residual spectrum, after a straight line is removed: none, hann, or sine: four sine tapers",
+        choices=("none", "hann", "sine"),
+    )
+    measures: int = _static(
+        64,
+        "examples of each split whose input Jacobian, size of the logits, linear regions, loss, margin and "
+        "optimization variance are recorded; at most --spectrum_examples; 0: none",
+        unit="examples",
+        min=0,
+    )
+    updates: int = _static(8, "updates by one batch each whose variance is measured", min=2)
+    budget: float = _static(
+        1.0,
+        "largest share of the work that spectra and measures may take; to keep to it, some recorded epochs have none",
+        min=0,
+        max=1,
+    )
+    augment: bool = _static(False, "augment the examples of the training split as in training")
+    resample: bool = _static(False, "draw other examples, directions and augmentations at each epoch")
 
-def _static(default: Any, help: str, **limits: Any) -> Any:
-    return _field(default, help, static=True, **limits)
-
-
-def _per_member(default: Any, help: str, **limits: Any) -> Any:
-    return _field(default, help, static=False, **limits)
-
-
-MODEL_NAMES = (
-    *("mlp", "cnn5", "resnet18", "resnet34", "preact_resnet18", "preact_resnet34"),
-    *("vgg11", "vgg13", "vgg16"),
-)
+    def __post_init__(self) -> None:
+        _check_fields(self, "spectrum_")
+        if self.points % 2:
+            raise InputError(f"--spectrum_points={self.points}: must be even")
+        if self.direction == "adversarial" and self.directions > 1:
+            raise InputError(f"--spectrum_directions={self.directions}: must be 1 with adversarial directions")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """One member: a network, its training set, how it is trained and how its spectrum is measured.
 
+    Fields are named as the flags are wherever names are text or keywords: `Config.of(width=4, spectrum_points=16)`.
+
     Raises:
       InputError: a field has the wrong type or is out of range, or two fields contradict each other.
     """
 
     # The network.
-    model: str = _static("cnn5", "architecture", choices=MODEL_NAMES)
-    width: int = _per_member(8, "number of channels or hidden units that scales the architecture", min=1)
+    model: str = _static("cnn5", "architecture: a known name, FILE.py:Class, or module:Class")
+    width: int = _per_member(
+        8, "number of channels or hidden units that scales the architecture", unit="channels", min=1
+    )
     seed: int = _per_member(
         0, "seed of the subset, the label noise, the initial weights, the order of examples and the spectrum's draws",
         min=0, max=2**31 - 1,
@@ -73,22 +105,26 @@ class Config:
 
     # The data.
     dataset: str = _static(
-        "digits", "'digits' (embedded), 'mnist1d', or the name of any TFDS image classification data set"
+        "digits", "digits (embedded), mnist1d, FILE.npz, or the name of a TFDS image classification data set"
     )
-    channels: int = _static(0, "channels that the images must have; 0: any", min=0)
-    train_size: int = _per_member(0, "training examples, a seeded subset; smaller ones are nested; 0: all", min=0)
+    channels: int = _static(0, "channels that the images must have; 0: any", unit="channels", min=0)
+    train_size: int = _per_member(
+        0, "training examples, a seeded subset; smaller ones are nested; 0: all", unit="examples", min=0
+    )
     label_noise: float = _per_member(0.0, "fraction of the training labels that noise is applied to", min=0, max=1)
     noise_kind: str = _per_member(
         "symmetric",
         "permute: the labels of a random subset are shuffled; symmetric: always a wrong label; uniform: any label",
         choices=("permute", "symmetric", "uniform"),
     )
-    shift: int = _static(0, "augmentation: random shift by up to so many pixels, zeros enter", min=0)
+    shift: int = _static(0, "augmentation: random shift by up to so many pixels, zeros enter", unit="pixels", min=0)
     flip: bool = _static(False, "augmentation: random horizontal flip")
 
     # Training.
-    epochs: int = _static(100, "passes over the member's training set", min=1)
-    batch_size: int = _static(128, "examples in a step; what is left of a shuffled epoch is dropped", min=1)
+    epochs: int = _static(100, "passes over the member's training set", unit="epochs", min=1)
+    batch_size: int = _static(
+        128, "examples in a step; what is left of a shuffled epoch is dropped", unit="examples", min=1
+    )
     optimizer: str = _static(
         "adam",
         "adam (weight decay added to the gradient), adamw (decoupled), sgd (with momentum)",
@@ -103,76 +139,98 @@ class Config:
         "cosine: to zero at the last step",
         choices=("constant", "inverse_sqrt", "cosine"),
     )
-    schedule_steps: int = _static(512, "length of a stage of the inverse_sqrt schedule", min=1)
+    schedule_steps: int = _static(512, "length of a stage of the inverse_sqrt schedule", unit="steps", min=1)
     records_per_decade: int = _static(
-        10, "recorded epochs (metrics, spectra, checkpoint) in a factor of ten of epochs", min=1
+        10, "recorded epochs (metrics, spectra, checkpoint) in a factor of ten of epochs", unit="epochs", min=1
     )
 
-    # The spectrum.
-    spectrum_examples: int = _static(400, "examples of each split whose spectrum is recorded; 0: no spectra", min=0)
-    spectrum_points: int = _static(128, "points N on the segment through an example; even", min=4)
-    spectrum_half_width: float = _static(0.5, "half width h of the segment, L2 distance in input space", above=0)
-    spectrum_direction: str = _static(
-        "random",
-        "random: normal draws; adversarial: gradient of the cross-entropy at the predicted class; same_class, "
-        "other_class: towards training examples that (truly) are of the example's class or not",
-        choices=("random", "adversarial", "same_class", "other_class"),
-    )
-    spectrum_directions: int = _static(1, "directions through each example; adversarial has one", min=1)
-    spectrum_output: str = _static("logits", "what of the network is analysed", choices=("logits", "softmax"))
-    spectrum_window: str = _static(
-        "hann",
-        "window of the residual spectrum, after a straight line is removed: none, hann, or sine: four sine tapers",
-        choices=("none", "hann", "sine"),
-    )
-    spectrum_measures: int = _static(
-        64,
-        "examples of each split whose input Jacobian, size of the logits, linear regions, loss, margin and "
-        "optimization variance are recorded; at most spectrum_examples; 0: none",
-        min=0,
-    )
-    spectrum_updates: int = _static(8, "one-batch updates whose variance is measured", min=2)
-    spectrum_budget: float = _static(
-        1.0,
-        "largest share of the work that spectra and measures may take; recorded epochs are left out to keep to it",
-        min=0,
-        max=1,
-    )
-    spectrum_augment: bool = _static(False, "augment the examples of the training split as in training")
-    spectrum_resample: bool = _static(False, "draw other examples, directions and augmentations at each epoch")
+    spectrum: SpectrumConfig = dataclasses.field(default=SpectrumConfig())
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, check_value(field, getattr(self, field.name)))
-        if self.spectrum_points % 2:
-            raise InputError(f"--spectrum_points={self.spectrum_points}: must be even")
-        if self.spectrum_direction == "adversarial" and self.spectrum_directions > 1:
-            raise InputError(f"--spectrum_directions={self.spectrum_directions}: must be 1 with adversarial directions")
+        _check_fields(self, "")
         if 0 < self.train_size < self.batch_size:
             raise InputError(
                 f"--batch_size={self.batch_size}: larger than the training set (--train_size={self.train_size})"
             )
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """A member from values by flag name; what is not given has its default."""
+        return cls().replace(**values)
+
+    def replace(self, **values: Any) -> Self:
+        """The same member but for some values, by flag name.
+
+        Raises:
+          InputError: a name is unknown, or a value not allowed.
+        """
+        check_names(values)
+        spectrum = {name.removeprefix("spectrum_"): v for name, v in values.items() if name.startswith("spectrum_")}
+        rest = {name: value for name, value in values.items() if not name.startswith("spectrum_")}
+        if spectrum:
+            rest["spectrum"] = dataclasses.replace(self.spectrum, **spectrum)
+        return dataclasses.replace(self, **rest)
+
+    def values(self) -> dict[str, Any]:
+        """All values by flag name, in the order of `FIELDS`."""
+        own, spectrum = dict(vars(self)), vars(self.spectrum)
+        del own["spectrum"]
+        return own | {f"spectrum_{name}": value for name, value in spectrum.items()}
+
+    def static(self) -> dict[str, Any]:
+        """The values that shape the program, by flag name; members that agree on them can share a pack."""
+        values = self.values()
+        return {name: values[name] for name in _static_names()}
 
     @property
     def steps_per_epoch(self) -> int:
         return self.train_size // self.batch_size
 
     @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
     def param_dtype(self) -> str:
         """Type of parameters, statistics, rates, inputs and logits."""
         return "float32" if self.dtype == "bfloat16" else self.dtype
 
-    def static(self) -> dict[str, Any]:
-        """The fields that shape the program; members that agree on them can share a pack."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["static"]}
+
+# Every field by the name of its flag.
+FIELDS: dict[str, dataclasses.Field] = {
+    **{f.name: f for f in dataclasses.fields(Config) if f.name != "spectrum"},
+    **{f"spectrum_{f.name}": f for f in dataclasses.fields(SpectrumConfig)},
+}
 
 
-def check_value(field: dataclasses.Field, value: Any) -> Any:
+@functools.cache
+def _static_names() -> list[str]:
+    return [name for name, field in FIELDS.items() if field.metadata["static"]]
+
+
+def check_names(names: Any, where: str = "") -> None:
+    """Raises `InputError` if one of the names is no field's."""
+    for name in names:
+        if name not in FIELDS:
+            raise InputError(f"{where}{name!r}: is no field of a member.{nearest(str(name), FIELDS)}")
+
+
+def _check_fields(config: Any, prefix: str) -> None:
+    for field in dataclasses.fields(config):
+        if field.name != "spectrum":
+            value = getattr(config, field.name)
+            # What has its type and default needs no second look; a sweep makes thousands of configs.
+            if type(value) is not field.type or value != field.default:
+                object.__setattr__(config, field.name, check_value(prefix + field.name, field, value))
+
+
+def check_value(name: str, field: dataclasses.Field, value: Any) -> Any:
     """Returns `value` as the field's type; raises `InputError` if it has none or is not allowed.
 
     Text is parsed, so this is the flags' parser as well.
     """
-    flag, limits = f"--{field.name}={value}", field.metadata
+    flag, limits = f"--{name}={value}", field.metadata
     if field.type is bool:
         if str(value).lower() not in ("true", "false"):
             raise InputError(f"{flag}: must be true or false")
@@ -182,16 +240,9 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
         if choices and value not in choices:
             raise InputError(f"{flag}: must be one of {', '.join(choices)}.{nearest(str(value), choices)}")
         return str(value)
-    allowed = "a whole number" if field.type is int else "a number"
-    if "min" in limits and "max" in limits:
-        allowed += f" from {limits['min']} to {limits['max']}"
-    elif "min" in limits:
-        allowed += f" of at least {limits['min']}"
-    elif "above" in limits:
-        allowed += f" above {limits['above']}"
     try:
         number = field.type(value)  # type: ignore[operator]
-        ok = number == float(value) and math.isfinite(number)
+        ok = not isinstance(value, bool) and number == float(value) and math.isfinite(number)
     except (ValueError, TypeError, OverflowError):
         ok = False
     if (
@@ -200,5 +251,14 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
         or number > limits.get("max", number)
         or ("above" in limits and number <= limits["above"])
     ):
-        raise InputError(f"{flag}: must be {allowed}")
+        raise InputError(f"{flag}: must be {_allowed(field)}")
     return number
+
+
+def _allowed(field: dataclasses.Field) -> str:
+    limits, kind = field.metadata, "a whole number" if field.type is int else "a number"
+    if "min" in limits and "max" in limits:
+        return f"{kind} from {limits['min']} to {limits['max']}"
+    if "min" in limits:
+        return f"{kind} of at least {limits['min']}"
+    return f"{kind} above {limits['above']}" if "above" in limits else kind

@@ -1,10 +1,9 @@
-"""Other measures of one function, per example: sensitivity, linear regions, a sinusoid of known frequency.
+"""Other measures of one function, per example: sensitivity, linear regions, margin, variance of an update.
 
 Knows one function and imports jax (and the jax-only helpers of `spectrum`) alone. What belongs to the spectrum itself
 is in `spectrum.py`. Distances are L2 distances in input space; outputs are in the units of `f`, e.g. logits.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -16,6 +15,9 @@ from spectral_dd.spectrum import by_segment, in_chunks, mean_over_directions, of
 
 # Each input independently of the others: a network in evaluation mode.
 Function = Callable[[Float[Array, "batch *shape"]], Float[Array, "batch class"]]
+
+# Relative change of a derivative that is no more than rounding.
+_SAME_REGION = 1e-4
 
 
 def jacobian_norm(f: Function, x: Float[Array, "example *shape"], *, max_batch: int = 256) -> Float[Array, " example"]:
@@ -48,37 +50,6 @@ def jacobian_norm(f: Function, x: Float[Array, "example *shape"], *, max_batch: 
     return jnp.sqrt(in_chunks(squared_norm, x, max_batch))
 
 
-def jacobian_norm_estimate(
-    f: Function,
-    x: Float[Array, "example *shape"],
-    v: Float[Array, "example direction *shape"],
-    *,
-    max_batch: int = 256,
-) -> Float[Array, " example"]:
-    """Estimate of `jacobian_norm` from random directions: one forward derivative each, whatever the number of classes.
-
-        sqrt(D mean_v |J v|^2),    D = the size of an input
-
-    Its square is unbiased for the squared norm, since E[v v'] = I / D for directions uniform on the unit sphere
-    (Hutchinson's trace estimator of J' J, 1990). The root itself is then too small on average (Jensen).
-
-    Args:
-      f: maps a batch of inputs to outputs, each input independently of the others.
-      x: examples.
-      v: directions of norm 1, e.g. `spectrum.random_directions`.
-      max_batch: bounds the memory: `f` is called on so many inputs at most.
-
-    Returns:
-      the estimate, in outputs per unit of L2 distance.
-    """
-
-    def squared_slope(x, v):
-        _, slopes = jax.jvp(f, (x,), (v,))
-        return jnp.sum(slopes**2, axis=-1)
-
-    return jnp.sqrt(math.prod(x.shape[1:]) * mean_over_directions(squared_slope, x, v, max_batch))
-
-
 def linear_regions(
     f: Function,
     x: Float[Array, "example *shape"],
@@ -87,15 +58,13 @@ def linear_regions(
     num_points: int,
     half_width: float,
     max_batch: int = 256,
-    tolerance: float = 1e-4,
 ) -> Float[Array, " example"]:
     """Number of linear regions of a piecewise linear `f` that the segment {x + t v: -h <= t < h} crosses.
 
         s_n = J(x + t_n v) v,    t_n = `spectrum.offsets(N, h)`
-        1 + #{n: |s_{n+1} - s_n| > tolerance max(|s_n|, |s_{n+1}|)},    L2 norms over classes
+        1 + #{n: |s_{n+1} - s_n| > 1e-4 max(|s_n|, |s_{n+1}|)},    L2 norms over classes
 
-    The derivative along the segment is exact and constant inside of a region, so the tolerance only has to exceed
-    rounding. Where it is zero on both sides nothing is counted; where it is zero on one side the change is.
+    The derivative along the segment is exact and constant inside of a region, so 1e-4 only has to exceed rounding. Where it is zero on both sides nothing is counted; where it is zero on one side the change is.
 
     A lower bound: kinks between the same two points count once, so the number is at most N, and a kink that leaves
     the derivative along v as it was is not seen. (A point that lies exactly on a kink is the exception: it can have a
@@ -109,7 +78,6 @@ def linear_regions(
       num_points: N.
       half_width: h.
       max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
-      tolerance: smallest relative change of the derivative that counts.
 
     Returns:
       the mean over directions; NaN where a derivative is not finite.
@@ -122,58 +90,11 @@ def linear_regions(
         slopes = by_segment(lambda points, v: jax.jvp(f, (points,), (v,))[1], points, tangents)
         size = jnp.linalg.norm(slopes, axis=-1)
         change = jnp.linalg.norm(slopes[:, 1:] - slopes[:, :-1], axis=-1)
-        count = 1 + jnp.sum(change > tolerance * jnp.maximum(size[:, 1:], size[:, :-1]), axis=1)
+        count = 1 + jnp.sum(change > _SAME_REGION * jnp.maximum(size[:, 1:], size[:, :-1]), axis=1)
         # A comparison with NaN is false: a diverged network would pass for a linear one.
         return jnp.where(jnp.isfinite(size).all(axis=1), count, jnp.nan)
 
     return mean_over_directions(regions, x, v, max_batch // num_points)
-
-
-def sinusoid_energy(
-    f: Function,
-    x: Float[Array, "example *shape"],
-    v: Float[Array, "example direction *shape"],
-    *,
-    frequency: float,
-    num_points: int,
-    half_width: float,
-    max_batch: int = 256,
-) -> Float[Array, " example"]:
-    """How much of a sinusoid of a known frequency is in `f` along segments through each example.
-
-        f(x + t_n v) ~ a + b t_n + c cos(2 pi nu t_n) + d sin(2 pi nu t_n)    (least squares over n)
-        mean over classes and directions of c^2 + d^2, the squared amplitude
-
-    The probe of label noise of Rahaman et al., arXiv 1806.08734: add a sinusoid to the target and see when the network
-    has learned it. Unlike a bin of the DFT, nu is free, and a constant or a ramp adds nothing.
-
-    Args:
-      f: maps a batch of inputs to outputs, each input independently of the others.
-      x: examples.
-      v: directions of norm 1.
-      frequency: nu, in cycles per unit of L2 distance: above 0 and below N / (4 h), where the sine vanishes at every
-        point. Far below 1 / (2 h) the segment holds too little of a cycle to tell it from the ramp.
-      num_points: N, at least 4.
-      half_width: h.
-      max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
-
-    Returns:
-      the squared amplitude, in squared units of the output.
-    """
-    t = offsets(num_points, half_width)
-    phase = 2 * jnp.pi * frequency * t
-    # The ramp is scaled to the size of the other columns, which keeps the fit well conditioned at any half-width.
-    design = jnp.stack([jnp.ones_like(t), t / half_width, jnp.cos(phase), jnp.sin(phase)], axis=1).astype(x.dtype)
-    q, r = jnp.linalg.qr(design)
-    fit = jax.scipy.linalg.solve_triangular(r, q.T)[2:]  # outputs along a segment -> (c, d)
-
-    def energy(x, v):
-        outputs = by_segment(f, points_on_segments(x, v, t))
-        # A small sinusoid on large logits: the default precision of accelerators would lose it.
-        coefficients = jnp.einsum("in,snc->sic", fit, outputs, precision="highest")
-        return jnp.mean(jnp.sum(coefficients**2, axis=1), axis=-1)
-
-    return mean_over_directions(energy, x, v, max_batch // num_points)
 
 
 def optimization_variance(logits: Float[Array, "update *example class"]) -> Float[Array, " *example"]:

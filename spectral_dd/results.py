@@ -1,10 +1,10 @@
 """Checkpoints -> a labelled data set, and single members back as plain networks."""
 
-import dataclasses
 import json
 import os
 import pathlib
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,119 +12,149 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import checkpoint, indicator, padding
-from spectral_dd.config import Config, InputError
-from spectral_dd.family import SPLITS
-from spectral_dd.models import build_model
+from spectral_dd import checkpoint, models, padding
+from spectral_dd.analysis import frequency, online
+from spectral_dd.config import FIELDS, Config
+from spectral_dd.errors import InputError
+from spectral_dd.files import pack_directory, spectrum_directory
+from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLES, Variable
 from spectral_dd.spectrum import frequencies
-from spectral_dd.sweep import FIELDS, pack_directory, read_sweep, spectrum_directory
-
-METRICS = ("train_loss", "train_error", "clean_error", "noisy_error", "test_loss", "test_error")
+from spectral_dd.sweeps import Pack, read_sweep
 
 
 def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.Dataset:
     """What was recorded so far in a sweep's directory; the processes that train it may be running.
 
     Args:
-      workdir: DIR of experiments/train_sweep.py.
-      spectrum: the name of spectra that experiments/evaluate_spectrum.py made; by default those of training.
+      workdir: DIR of a sweep.
+      spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
 
     Returns:
-      Dimensions `member, epoch, split, example, frequency`. Coordinates along `member`: every field of `Config`,
-      `parameters` (trainable ones) and `noise_rate` (share of training labels that are wrong). `frequency` is
-      in cycles per unit L2 distance in input space. Variables: the metrics of `train.evaluate` and `finite`
-      as `diverged`, the first recorded epoch where it is false, or -1; what was measured around single examples:
-      `energy`, `amplitude` and the rest of `spectrum.LineSpectra`, the names of `measures.py`, `relabelled`;
-      `slope_share` of `indicator.slope_share`, and where it is `slope_dominated`; `indicated_start` and
-      `indicated_noticed` (member): what `indicator.OnlineStart` says of the high-frequency ratio of the training split,
-      or -1. What is not recorded (yet) is NaN.
+      Dimensions `member, epoch, split, example, frequency`. Variables as in `records.VARIABLES`, those that are there;
+      along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the attributes `units`,
+      `long_name` and `description`. What is not recorded (yet) is NaN.
 
     Raises:
-      InputError: DIR holds no sweep, nothing is recorded yet, or no spectra of that name.
+      InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
+      CheckpointError: a record is damaged.
     """
     sweep = read_sweep(workdir)
     records = _records(sweep.packs, pathlib.Path(workdir))
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
-    epochs = np.array(sorted({epoch for _, epoch, _ in records}))
-    members = len(sweep.configs)
-
-    def gather(name: str) -> np.ndarray:
-        values = np.full((members, len(epochs)), np.nan)
-        for pack, epoch, results in records:
-            values[pack, np.searchsorted(epochs, epoch)] = results[name]
-        return values
-
-    variables: dict[str, Any] = {name: (("member", "epoch"), gather(name)) for name in METRICS}
-    broken = gather("finite") == 0
-    first = np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1)
-    variables["diverged"] = ("member", first)
-
+    epochs = np.array(sorted({record.epoch for record in records}))
     configs = sweep.configs
+    metrics = {name: _gather(records, name, len(configs), epochs) for name in (*METRICS, "finite")}
+    broken = metrics.pop("finite") == 0
+    variables: dict[str, Any] = {
+        **metrics,
+        "diverged": np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1),
+    }
     if spectrum is not None:
-        directory, settings = spectrum_directory(workdir, spectrum), read_spectrum_settings(workdir, spectrum)
+        settings = read_spectrum_settings(workdir, spectrum)
+        configs = [c.replace(**settings) for c in configs]
         # A running sweep may have got further since its own records were listed.
-        records = [record for record in _records(sweep.packs, directory) if record[1] in epochs]
-        configs = [dataclasses.replace(c, **settings) for c in configs]
-    spectra, coordinates = _spectra(records, configs, epochs)
-    facts = sweep.facts[0]
-    coordinates |= {name: ("member", np.array([getattr(c, name) for c in configs])) for name in FIELDS}
-    coordinates |= {name: ("member", np.array([fact[name] for fact in sweep.facts])) for name in facts}
-    coordinates |= {"member": np.arange(members), "epoch": epochs}
-    ds = xr.Dataset(variables | spectra, coordinates, {"command": sweep.provenance["command"]})
-    return ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds
+        evaluated = _records(sweep.packs, spectrum_directory(workdir, spectrum))
+        records = [record for record in evaluated if record.epoch in epochs]
+    measured, coordinates = _measured(records, configs, epochs)
+    values = [c.values() for c in configs]
+    coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
+    coordinates |= {name: np.array([fact[name] for fact in sweep.facts]) for name in sweep.facts[0]}
+    coordinates |= {"member": np.arange(len(configs)), "epoch": epochs}
+    table = VARIABLES | COORDINATES
+    ds = xr.Dataset(
+        {name: (table[name].dims, array) for name, array in (variables | measured).items()},
+        {name: (table[name].dims if name in table else "member", array) for name, array in coordinates.items()},
+        {"command": sweep.provenance["command"]},
+    )
+    return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds)
 
 
-def _derived(ds: xr.Dataset, packs: list[list[int]], configs: list[Config]) -> dict[str, Any]:
+class _Record(NamedTuple):
+    members: list[int]
+    epoch: int
+    results: Mapping[str, np.ndarray]
+
+
+def _records(packs: Iterable[Pack], directory: pathlib.Path) -> list[_Record]:
+    """Every record below a directory."""
+    records = []
+    for number, pack in enumerate(packs):
+        place = pack_directory(directory, number)
+        epochs = checkpoint.recorded_epochs(place)
+        records += [_Record(list(pack.members), e, checkpoint.load_results(place, e)) for e in epochs]
+    return records
+
+
+def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.ndarray) -> np.ndarray:
+    values = np.full((num_members, len(epochs)), np.nan)
+    for record in records:
+        values[record.members, np.searchsorted(epochs, record.epoch)] = record.results[name]
+    return values
+
+
+def _measured(
+    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What was measured around single examples, and its coordinates. Both are empty if nothing was."""
+    records = [record for record in records if "energy" in record.results]
+    if not records:
+        return {}, {}
+    bins = [frequencies(c.spectrum.points, c.spectrum.half_width) for c in configs]
+    coordinates = {
+        "split": list(SPLITS),
+        "example": np.arange(max(c.spectrum.examples for c in configs)),
+        "frequency": np.unique(np.concatenate(bins)),
+    }
+    sizes = {name: len(values) for name, values in coordinates.items()} | {"member": len(configs), "epoch": len(epochs)}
+    variables: dict[str, np.ndarray] = {}
+    for name in [name for name in MEASURED if any(name in record.results for record in records)]:
+        dims = MEASURED[name].dims
+        variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
+        for record in (record for record in records if name in record.results):
+            values = record.results[name][:, None]  # (member, epoch, split, example, ...)
+            where = {
+                "member": record.members,
+                "epoch": np.searchsorted(epochs, [record.epoch]),
+                "split": range(values.shape[2]),
+                "example": range(values.shape[3]),
+                "frequency": np.searchsorted(coordinates["frequency"], bins[record.members[0]]),
+            }
+            variables[name][np.ix_(*(where[dim] for dim in dims))] = values
+    return variables, coordinates
+
+
+def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> dict[str, Any]:
     """What follows from the energies, pack by pack, since packs may differ in their bins."""
     shares, starts = [], np.full((len(configs), 2), -1)
     for pack in packs:
-        config, members = configs[pack[0]], ds[["energy", "slope_energy"]].isel(member=pack)
-        own = np.isin(ds["frequency"], frequencies(config.spectrum_points, config.spectrum_half_width))
-        energy = members["energy"].isel(frequency=own)
-        shares.append(indicator.slope_share(energy, members["slope_energy"], config.spectrum_points))
-        for member, ratio in zip(pack, indicator.high_frequency_ratio(energy.sel(split="train")).values, strict=True):
-            starts[member] = indicator.online_start(ratio, ds["epoch"].values) or -1
+        members = list(pack.members)
+        asked, found = configs[members[0]].spectrum, ds[["energy", "slope_energy"]].isel(member=members)
+        own = np.isin(ds["frequency"], frequencies(asked.points, asked.half_width))
+        energy = found["energy"].isel(frequency=own)
+        shares.append(frequency.slope_share(energy, found["slope_energy"], asked.points))
+        ratios = frequency.high_frequency_ratio(energy.sel(split="train")).values
+        for member, ratio in zip(members, ratios, strict=True):
+            starts[member] = online.online_start(ratio, ds["epoch"].values) or -1
     share = xr.concat(shares, "member").sortby("member")
     return {
         "slope_share": share,
-        "slope_dominated": share > indicator.SLOPE_DOMINATED,
+        "slope_dominated": share > frequency.SLOPE_DOMINATED,
         "indicated_start": ("member", starts[:, 0]),
         "indicated_noticed": ("member", starts[:, 1]),
     }
 
 
-def _records(packs: list[list[int]], directory: pathlib.Path) -> list[tuple[list[int], int, dict[str, np.ndarray]]]:
-    """Members, epoch and results of every record below a directory."""
-    records = []
-    for number, pack in enumerate(packs):
-        place = pack_directory(directory, number)
-        records += [(pack, e, checkpoint.load_results(place, e)) for e in checkpoint.recorded_epochs(place)]
-    return records
-
-
-def _spectra(records: list, configs: list[Config], epochs: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was measured around single examples, and its coordinates. Both are empty if nothing was."""
-    records = [record for record in records if "energy" in record[2]]
-    if not records:
-        return {}, {}
-    grids = [frequencies(c.spectrum_points, c.spectrum_half_width) for c in configs]
-    frequency = np.unique(np.concatenate(grids))
-    examples = max(c.spectrum_examples for c in configs)
-    shape = (len(configs), len(epochs), len(SPLITS), examples)
-    dims = ("member", "epoch", "split", "example")
-    variables: dict[str, Any] = {}
-    for pack, epoch, results in records:
-        bins = np.searchsorted(frequency, grids[pack[0]])
-        for name in set(results) - {*METRICS, "finite", "epoch"}:
-            values = results[name]
-            place = [pack, [np.searchsorted(epochs, epoch)], range(len(SPLITS)), range(values.shape[2])]
-            has_frequency = values.ndim == 4
-            if name not in variables:
-                full = np.full((*shape, len(frequency)) if has_frequency else shape, np.nan, np.float32)
-                variables[name] = ((*dims, "frequency") if has_frequency else dims, full)
-            variables[name][1][np.ix_(*place, *([bins] if has_frequency else []))] = values[:, None]
-    return variables, {"split": list(SPLITS), "example": np.arange(examples), "frequency": frequency}
+def _described(ds: xr.Dataset) -> xr.Dataset:
+    """The same with `units`, `long_name` and `description` on every variable and coordinate."""
+    fields = {
+        name: Variable(("member",), field.metadata["unit"], name.replace("_", " "), field.metadata["help"])
+        for name, field in FIELDS.items()
+    }
+    for name, about in (VARIABLES | COORDINATES | fields).items():
+        if name in ds.variables:
+            ds[name].attrs.update(units=about.units, long_name=about.long_name, description=about.meaning)
+    return ds
 
 
 def read_spectrum_settings(workdir: str | os.PathLike, name: str) -> dict[str, Any]:
@@ -143,13 +173,16 @@ def read_spectrum_settings(workdir: str | os.PathLike, name: str) -> dict[str, A
     return json.loads(path.read_text())
 
 
-def load_member(workdir: str | os.PathLike, member: int, epoch: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_member(
+    workdir: str | os.PathLike, member: int, epoch: int | None = None, *, model: type[nn.Module] | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """One member as a plain network at its own width, without padding.
 
     Args:
-      workdir: DIR of experiments/train_sweep.py.
+      workdir: DIR of a sweep.
       member: as in `load_results`.
       epoch: a recorded one; by default the last.
+      model: the class of the network, if the sweep was trained with one of your own.
 
     Returns:
       model, variables: `model.apply(variables, images, train=False)` gives the logits of images
@@ -157,20 +190,23 @@ def load_member(workdir: str | os.PathLike, member: int, epoch: int | None = Non
 
     Raises:
       InputError: DIR holds no sweep, or the member or epoch does not exist.
+      CheckpointError: the record is damaged.
     """
     sweep = read_sweep(workdir)
-    pack, place = sweep.place(member)
+    pack, place = sweep.locate(member)
     directory = pack_directory(workdir, pack)
     recorded = checkpoint.recorded_epochs(directory)
     if not recorded or (epoch is not None and epoch not in recorded):
         raise InputError(f"epoch={epoch}: member {member} has recorded {', '.join(map(str, recorded)) or 'nothing'}")
     epoch = recorded[-1] if epoch is None else epoch
     config = sweep.configs[member]
-    about = sweep.datasets[config.dataset]
     if config.dtype == "float64" and jnp.zeros(0, "float64").dtype != np.float64:
         raise InputError(f"member={member}: is float64, which needs JAX_ENABLE_X64=1")
-    model = build_model(config, about["num_classes"])
+    if model is not None:
+        config = config.replace(model=models.register(model))
+    about = sweep.datasets[config.dataset]
+    network = models.build_model(config, about["num_classes"])
     image = jnp.zeros((1, *about["image_shape"]), config.param_dtype)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
     wide = checkpoint.load_member_state(directory, epoch, place, ("variables",))["variables"]
-    return model, padding.unpad(wide, shapes)
+    return network, padding.unpad(wide, shapes)

@@ -1,22 +1,32 @@
-"""The architectures, stock Linen modules with a `width`.
+"""The registry of networks: names, one's own classes, and what a network may declare.
 
-Zero-padding every weight of a narrow one gives a wide one that computes the same function (see `padding.py`), so an
-activation must have f(0) = 0, and what is drawn during training must not depend on the number of channels.
+A network is a Linen module class with fields `width` and `num_classes`, called `(images, train)` with images
+(example, height, width, channel), that returns logits (example, class). What all of ours share is in `network.py`.
 """
 
+import dataclasses
 import functools
+import importlib
+import importlib.util
+import inspect
+import operator
+import pathlib
+import sys
+import types
 from collections.abc import Callable
+from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from spectral_dd.config import Config
+from spectral_dd.errors import InputError, nearest
 from spectral_dd.models.cnn5 import CNN5
 from spectral_dd.models.mlp import MLP
-from spectral_dd.models.network import Network
 from spectral_dd.models.resnet import ResNet
 from spectral_dd.models.vgg import VGG
 
-MODELS: dict[str, Callable[..., Network]] = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "cnn5": CNN5,
     "resnet18": ResNet,
@@ -28,13 +38,133 @@ MODELS: dict[str, Callable[..., Network]] = {
     "vgg16": functools.partial(VGG, convolutions=(2, 2, 3, 3, 3)),
 }
 
+REQUIRED_FIELDS = ("width", "num_classes")
 
-def build_model(config: Config, num_classes: int) -> Network:
-    """The network of one member, at the member's own width."""
-    return MODELS[config.model](
-        width=config.width,
-        num_classes=num_classes,
+# Class attributes that a network may have, and what holds of one that does not. `Network` says what they mean.
+DECLARATIONS = {"affine_first_layer": False, "exact_padding": False, "smallest_image": 1}
+
+_registered: dict[str, type[nn.Module]] = {}
+
+
+def find(name: str) -> Callable[..., nn.Module]:
+    """The class (or a partial of it) of a network.
+
+    Args:
+      name: a key of `MODELS`, `FILE.py:Class`, `package.module:Class`, or what `register` returned.
+
+    Raises:
+      InputError: there is no such network, or it lacks what a network must have.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    if name in _registered:
+        return _registered[name]
+    source, _, class_name = name.rpartition(":")
+    if not source:
+        known = ", ".join(MODELS)
+        raise InputError(
+            f"--model={name}: must be one of {known}, or FILE.py:Class, or package.module:Class.{nearest(name, MODELS)}"
+        )
+    return _checked(name, _class_in(_module(name, source), name, class_name))
+
+
+def register(cls: type[nn.Module]) -> str:
+    """Makes a class known for this process. Returns its name, for the field `model` of `Config`.
+
+    Raises:
+      InputError: the class lacks what a network must have.
+    """
+    name = f"{cls.__module__}:{cls.__qualname__}" if isinstance(cls, type) else str(cls)
+    _registered[name] = _checked(name, cls)
+    return name
+
+
+def build_model(config: Config, num_classes: int) -> nn.Module:
+    """The network of one member, at the member's own width.
+
+    Raises:
+      InputError: there is no such network, or the config asks for what it has no field for.
+    """
+    model = find(config.model)(width=config.width, num_classes=num_classes)
+    # float64 needs no field: unless told otherwise, layers compute in the type of their parameters and inputs.
+    needed = {"dtype": config.dtype == "bfloat16", "initializer": config.initializer != Config.initializer}
+    for field, is_needed in needed.items():
+        if is_needed and field not in _fields(model):
+            raise InputError(f"--{field}={getattr(config, field)}: {config.model} has no field {field}")
+    return with_fields(
+        model,
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.dtype(config.param_dtype),
         initializer=config.initializer,
     )
+
+
+def with_fields(model: nn.Module, **values: Any) -> nn.Module:
+    """A copy of a network with these values of its fields; fields that it does not have are left out."""
+    return model.clone(**{name: value for name, value in values.items() if name in _fields(model)})
+
+
+def declared(model: nn.Module, name: str) -> Any:
+    """What a network declares under a name of `DECLARATIONS`, or the default."""
+    return getattr(model, name, DECLARATIONS[name])
+
+
+def _fields(network: Any) -> dict[str, dataclasses.Field]:
+    return {field.name: field for field in dataclasses.fields(network)}
+
+
+def _module(name: str, source: str) -> types.ModuleType:
+    path = pathlib.Path(source).resolve()
+    if source.endswith(".py") and not path.is_file():
+        raise InputError(f"--model={name}: there is no file {source}")
+    try:
+        return _import_file(path) if source.endswith(".py") else importlib.import_module(source)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"--model={name}: {source} cannot be imported: {reason}") from error
+
+
+@functools.cache
+def _import_file(path: pathlib.Path) -> types.ModuleType:
+    """Imports a file once, as a module with the name of its path, which can hide no other module."""
+    spec = importlib.util.spec_from_file_location(str(path), path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look annotations up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    return module
+
+
+def _class_in(module: types.ModuleType, name: str, class_name: str) -> Any:
+    try:
+        return operator.attrgetter(class_name)(module)
+    except AttributeError:
+        own = [key for key, cls in vars(module).items() if _is_linen(cls) and cls.__module__ == module.__name__]
+        known = f"its Linen modules are {', '.join(own)}." if own else "it has no Linen modules."
+        raise InputError(f"--model={name}: has no class {class_name}; {known}{nearest(class_name, own)}") from None
+
+
+def _is_linen(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, nn.Module) and cls is not nn.Module
+
+
+def _checked(name: str, cls: Any) -> type[nn.Module]:
+    """Returns `cls` if it can be built and called as a network; raises `InputError` if not."""
+    if not _is_linen(cls):
+        raise InputError(f"--model={name}: must be a class derived from flax.linen.Module")
+    fields = _fields(cls)
+    for required in REQUIRED_FIELDS:
+        if required not in fields:
+            raise InputError(
+                f"--model={name}: has no field {required}; a network needs {' and '.join(REQUIRED_FIELDS)}"
+            )
+    for field in (field for name, field in fields.items() if name not in REQUIRED_FIELDS):
+        if field.init and field.default is field.default_factory is dataclasses.MISSING:
+            raise InputError(f"--model={name}: its field {field.name} has no default")
+    if "train" not in inspect.signature(cls.__call__).parameters:
+        raise InputError(f"--model={name}: must be called as (images, train)")
+    return cls

@@ -1,5 +1,9 @@
-"""What all architectures have in common: their fields, their layers, and pooling."""
+"""What the architectures share: the base class with their fields, and their layers.
 
+How convolutions, norms and pools are computed is in `kernels/`.
+"""
+
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -8,15 +12,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from spectral_dd.models.conv import Conv, Dense
+from spectral_dd.kernels.convolution import convolve
+from spectral_dd.kernels.norm import BatchNorm, Pool
 
 
 class Network(nn.Module):
-    """A network whose layers all scale with `width`.
+    """A network whose hidden layers all scale with `width`.
 
-    Called as `network(images, train)` with images `(example, height, width, channel)` in [0, 1] (or whatever the data
-    set has); returns logits `(example, class)`. Layers compute in `dtype`; parameters, BatchNorm statistics and
-    logits are of type `param_dtype`. `convolution` is one of `conv.CONVOLUTIONS`.
+    Called as `network(images, train)` with images (example, height, width, channel); returns logits (example, class).
+    Layers compute in `dtype`; parameters, BatchNorm statistics and logits are of type `param_dtype`. `convolution` is
+    a key of `kernels.convolution.CONVOLUTIONS`.
+
+    A subclass inherits the declarations below, and must set to False what is not true of it.
     """
 
     width: int
@@ -26,19 +33,25 @@ class Network(nn.Module):
     initializer: str = "uniform"
     convolution: str = "im2col"
 
+    # What comes before and in the first `Conv` or `Dense` is affine, and nothing else reads the images.
+    affine_first_layer: ClassVar[bool] = True
+    # Zero-padding every weight of a narrow network gives a wide one that computes the same function: activations have
+    # f(0) = 0, no layer mixes channels by their number, and draws during training do not depend on the number of
+    # channels.
+    exact_padding: ClassVar[bool] = True
     # The smallest height and width of an image that leaves a pixel for every layer.
     smallest_image: ClassVar[int] = 1
 
     @nn.nowrap
-    def conv(self, features: int, size: int = 3, stride: int = 1, use_bias: bool = False) -> Conv:
+    def conv(self, features: int, size: int = 3, stride: int = 1, use_bias: bool = False) -> "Conv":
         return Conv(features, size, stride, use_bias, self.dtype, self.param_dtype, self.initializer, self.convolution)
 
     @nn.nowrap
-    def norm(self, train: bool, pool: "Pool | None" = None) -> "BatchNorm":
+    def norm(self, train: bool, pool: Pool | None = None) -> BatchNorm:
         return BatchNorm(train, self.dtype, self.param_dtype, pool)
 
     @nn.nowrap
-    def dense(self, features: int) -> Dense:
+    def dense(self, features: int) -> "Dense":
         return Dense(features, self.dtype, self.param_dtype, self.initializer)
 
     @nn.nowrap
@@ -47,125 +60,55 @@ class Network(nn.Module):
         return self.dense(self.num_classes)(x).astype(self.param_dtype)
 
 
-def on_segments(
-    network: Network,
-    variables: Any,
-    x: Float[Array, "segment height width channel"],
-    v: Float[Array, "segment height width channel"],
-    t: Float[Array, " point"],
-) -> Float[Array, "segment point class"]:
-    """Logits of a network in evaluation mode at x + t v, for each segment and each t.
+class Conv(nn.Module):
+    """A convolution with `size` x `size` kernels, zero-padded by half a kernel; see `kernels.convolution`."""
 
-    The first layer g is affine, g(x + t v) = g(x) + t (g(x + v) - g(x)), so it is computed at two points of a segment
-    only. In a narrow network on large images that is up to half of the work.
-    """
-    reached = False
-
-    def expand_first_layer(layer, args, kwargs, context):
-        nonlocal reached
-        y = layer(*args, **kwargs)
-        if reached or not isinstance(context.module, Conv | Dense):
-            return y
-        reached = True
-        axis = y.ndim - 1 if isinstance(context.module, Conv) else 0
-        start, end = jnp.split(y, 2, axis)
-        steps = t.astype(y.dtype).reshape(-1, *(1,) * (y.ndim - 1 - axis))
-        inside = jnp.expand_dims(start, axis + 1) + steps * jnp.expand_dims(end - start, axis + 1)
-        return inside.reshape(*y.shape[:axis], -1, *y.shape[axis + 1 :])
-
-    with nn.intercept_methods(expand_first_layer):
-        logits: Any = network.apply(variables, jnp.concatenate([x, x + v]), train=False)
-    return logits.reshape(len(x), len(t), -1)
-
-
-# A maximum over places of images (channel, height, width, example), which come after the channels.
-Pool = Callable[[Array], Array]
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the first (Ioffe and Szegedy, arXiv 1502.03167), then a max-pool, if any.
-
-    The same function as flax.linen.BatchNorm and the pool, written as one multiplication and one addition per entry,
-    which leaves fewer sums over the batch for the backward pass. Only the statistics need every entry: the entries are
-    scaled and shifted behind the pool, where there are fewer, since a maximum of s x is s times one of x if s >= 0,
-    and -s times one of -x otherwise. A step of cnn5 takes a tenth less on a CPU for it.
-    """
-
-    train: bool
+    features: int
+    size: int = 3
+    stride: int = 1
+    use_bias: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
-    pool: Pool | None = None
-    momentum: float = 0.9
-    epsilon: float = 1e-5
+    initializer: str = "uniform"
+    convolution: str = "im2col"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "channel height width example"]) -> Float[Array, "channel ..."]:
-        shape = x.shape[:1]
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, self.param_dtype)
-        variance = self.variable("batch_stats", "var", jnp.ones, shape, self.param_dtype)
-        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        x = x.astype(self.param_dtype)
-        m, v = mean.value, variance.value
-        if self.train:
-            m = x.mean(axis=(1, 2, 3))
-            v = jnp.maximum(jnp.square(x).mean(axis=(1, 2, 3)) - jnp.square(m), 0)
-            if not self.is_initializing():
-                mean.value = self.momentum * mean.value + (1 - self.momentum) * m
-                variance.value = self.momentum * variance.value + (1 - self.momentum) * v
-        if self.pool:
-            sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
-            x = self.pool(x * _of_channels(sign, x))
-            x *= _of_channels(sign, x)
-        factor = scale * jax.lax.rsqrt(v + self.epsilon)
-        return (x * _of_channels(factor, x) + _of_channels(bias - m * factor, x)).astype(self.dtype)
+    def __call__(
+        self, x: Float[Array, "channel height width example"]
+    ) -> Float[Array, "feature new_height new_width example"]:
+        shape = (self.size, self.size, x.shape[0], self.features)
+        fan_in = math.prod(shape[:-1])
+        kernel = self.param("kernel", draw_weights(self.initializer, fan_in), shape, self.param_dtype)
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.convolution)
+        if self.use_bias:
+            draw = draw_weights(self.initializer, fan_in, bias=True)
+            bias = self.param("bias", draw, (self.features,), self.param_dtype).astype(self.dtype)
+            y += bias[:, None, None, None]
+        return y
 
 
-def _of_channels(values, images):
-    """Values of channels, to be broadcast over the other axes of images."""
-    return values.reshape(-1, *(1,) * (images.ndim - 1))
+class Dense(nn.Module):
+    """An affine layer."""
 
+    features: int
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    initializer: str = "uniform"
 
-def channel_major(
-    images: Float[Array, "example height width channel"],
-) -> Float[Array, "channel height width example"]:
-    """Images as convolutions want them; see `conv.py`."""
-    return images.transpose(3, 1, 2, 0)
-
-
-def max_pool(x: Float[Array, "channel height width example"]) -> Float[Array, "channel rows columns example"]:
-    """Maximum over 2x2 tiles; a last row or column that does not fill a tile is dropped.
-
-    The derivative is that of the first of equal maxima, as in other frameworks.
-    """
-    rows, columns = (size // 2 for size in x.shape[1:3])
-    return _max_of_tiles(x[:, : 2 * rows, : 2 * columns])
-
-
-@jax.custom_jvp
-def _max_of_tiles(x):
-    x = jnp.maximum(x[:, ::2], x[:, 1::2])
-    return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
-
-
-@_max_of_tiles.defjvp
-def _max_of_tiles_jvp(primals, tangents):
-    # By hand, since for the backward pass XLA would make an array of the images' size for each of the slices.
-    y = _max_of_tiles(*primals)
-    x, dx = (a.reshape(y.shape[0], y.shape[1], 2, y.shape[2], 2, y.shape[3]) for a in (*primals, *tangents))
-    a, b, c, d = (x[:, :, i // 2, :, i % 2] for i in range(4))
-    place = jnp.where(jnp.maximum(c, d) > jnp.maximum(a, b), 2 + (d > c), b > a)
-    there = place[:, :, None, :, None] == jnp.arange(4).reshape(1, 1, 2, 1, 2, 1)
-    return y, jnp.where(there, dx, 0).sum(axis=(2, 4))
-
-
-def global_max_pool(x: Float[Array, "channel height width example"]) -> Float[Array, "channel example"]:
-    """Maximum over all pixels; equal ones share the derivative."""
-    return x.max(axis=(1, 2))
+    @nn.compact
+    def __call__(self, x: Float[Array, "example input"]) -> Float[Array, "example feature"]:
+        fan_in = x.shape[-1]
+        return nn.Dense(
+            self.features,
+            kernel_init=draw_weights(self.initializer, fan_in),
+            bias_init=draw_weights(self.initializer, fan_in, bias=True),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )(x)
 
 
 class Dropout(nn.Module):
-    """Dropout whose draws are channel-major: a network padded to more channels drops the same entries.
+    """Dropout that draws channel by channel: a network padded to more channels drops the same entries as before.
 
     (JAX's partitionable threefry draws the same first bits whatever the length.)
     """
@@ -177,6 +120,36 @@ class Dropout(nn.Module):
         if not train:
             return x
         # Flat, because XLA takes ten times as long to compile a draw of several dimensions. In float32, because the
-        # bits of a draw depend on its type, and the default one on whether another pack is in float64.
+        # bits of a draw depend on its type, and the default type depends on whether x64 is on.
         keep = jax.random.uniform(self.make_rng("dropout"), (x.size,), jnp.float32) >= self.rate
         return jnp.where(keep.reshape(x.shape[::-1]).T, x / (1 - self.rate), 0)
+
+
+def draw_weights(initializer: str, fan_in: int, *, bias: bool = False) -> Callable[..., Array]:
+    """The initial values of a kernel or a bias, as a function of key, shape and type.
+
+    Args:
+      initializer: 'uniform': within +-1/sqrt(fan_in), biases too, the default of torch.nn.Conv2d and Linear, which the
+        paper used. 'he_normal': normal with variance 2/fan_in (He et al., arXiv 1502.01852), biases zero.
+      fan_in: number of inputs of one output.
+      bias: whether it is a bias.
+    """
+
+    def draw(key, shape, dtype):
+        # Drawn flat, with the same values: XLA takes ten times as long to compile a draw of several dimensions.
+        size = math.prod(shape)
+        match initializer:
+            case "uniform":
+                flat = jax.random.uniform(key, (size,), dtype, -(fan_in**-0.5), fan_in**-0.5)
+            case "he_normal":
+                flat = jnp.zeros(size, dtype) if bias else (2 / fan_in) ** 0.5 * jax.random.normal(key, (size,), dtype)
+        return flat.reshape(shape)
+
+    return draw
+
+
+def channel_major(
+    images: Float[Array, "example height width channel"],
+) -> Float[Array, "channel height width example"]:
+    """Images in the order of axes that `Conv` and `BatchNorm` take; why, says `kernels.convolution`."""
+    return images.transpose(3, 1, 2, 0)

@@ -9,9 +9,10 @@ from spectral_dd.models.network import Network, channel_major
 
 
 class ResNet(Network):
-    """3x3 stem, four stages of basic blocks with [k, 2k, 4k, 8k] channels and strides 1, 2, 2, 2, mean, dense layer.
+    """A 3x3 stem, four stages of basic blocks with [k, 2k, 4k, 8k] channels and strides 1, 2, 2, 2, the mean over
+    pixels, and a dense layer.
 
-    With `preactivation`, BatchNorm and ReLU come before each convolution, and there is none behind the last block:
+    With `preactivation`, BatchNorm and ReLU come before each convolution, and neither follows the last block:
     the network of Nakkiran et al. (arXiv 1912.02292), as in the implementation that they name.
     """
 

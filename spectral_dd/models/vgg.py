@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from spectral_dd.models.network import Dropout, Network, channel_major, max_pool
+from spectral_dd.kernels.norm import max_pool
+from spectral_dd.models.network import Dropout, Network, channel_major
 
 
 class VGG(Network):
-    """Five stages of 3x3 convolutions with [k, 2k, 4k, 8k, 8k] channels, each halved by a max-pool, then the
+    """Five stages of 3x3 convolutions with [k, 2k, 4k, 8k, 8k] channels, each halved by a max-pool, then a
     classifier: twice 64k units, ReLU and dropout, and a dense layer.
 
-    What remains of an image of more than 32x32 after the pools is averaged.
+    Images larger than 32x32 leave several pixels after the pools, which are averaged.
     """
 
     convolutions: Sequence[int] = (1, 1, 2, 2, 2)

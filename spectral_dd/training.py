@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt32
 from spectral_dd import data
 from spectral_dd.config import Config
 
-# Every draw comes from the member's seed, folded with its purpose. (family.py has more of them.)
-_TRAINING_KEY = 0
+# What a draw on the device is for: every one comes from the member's seed, folded with its purpose.
+TRAINING, SPECTRUM, INITIALISATION = range(3)
 
 # Examples in a forward pass of the evaluation; bounds its memory.
 EVALUATION_BATCH = 250
@@ -29,14 +29,6 @@ class Images(NamedTuple):
     train: Num[Array, "pool height width channel"]
     test: Num[Array, "test height width channel"]
     test_labels: Int[Array, " test"]
-
-
-class Around(NamedTuple):
-    """The examples of a split that spectra are measured around."""
-
-    images: Int[Array, " spectrum_example"]  # places in Images.train or .test; -1: none
-    labels: Int[Array, " spectrum_example"]  # trained on; true ones of the test set
-    partners: Int[Array, "spectrum_example direction"]  # places in Images.train that directions point to; -1: none
 
 
 class Member(NamedTuple):
@@ -51,7 +43,6 @@ class Member(NamedTuple):
     example: Int[Array, " capacity"]  # place in Images.train of each training example
     labels: Int[Array, " capacity"]
     true_labels: Int[Array, " capacity"]
-    around: tuple[Around, ...]  # of each split
 
 
 class State(NamedTuple):
@@ -139,7 +130,7 @@ def train_epochs(
     capacity = member.example.shape[0]
 
     def epoch(e, state):
-        order_key, *keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(seed, _TRAINING_KEY), e), 3)
+        order_key, *keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(seed, TRAINING), e), 3)
         order = data.epoch_order(order_key, member.size, capacity)
 
         def step(i, state):

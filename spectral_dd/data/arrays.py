@@ -1,0 +1,39 @@
+"""Data sets in a file of one's own: arrays that `np.savez` wrote. They are checked in `dataset.py`."""
+
+import zipfile
+import zlib
+
+import numpy as np
+
+from spectral_dd.errors import InputError
+from spectral_dd.data.dataset import ARRAYS, Dataset
+
+# What NumPy and zipfile raise for a damaged file depends on the place of the damage.
+_READ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+
+
+def load_npz(path: str) -> Dataset:
+    """Loads FILE.npz with the arrays train_images, train_labels, test_images and test_labels.
+
+    Raises:
+      InputError: there is no such file, it is not one of `np.savez`, an array is missing or damaged, or
+        `Dataset.from_arrays` refuses it.
+    """
+    what = "the file"
+    try:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):  # np.load would take it for a pickle
+                raise InputError(f"{path}: must be a file that np.savez wrote; it is no zip file")
+        with np.load(path, allow_pickle=False) as there:
+            if missing := [name for name in ARRAYS if name not in there]:
+                has = ", ".join(there) or "nothing"
+                raise InputError(f"{path}: must hold {', '.join(ARRAYS)}; it has {has}, but not {', '.join(missing)}")
+            arrays = {}
+            for what in ARRAYS:
+                arrays[what] = there[what]
+    except InputError:
+        raise
+    except _READ_ERRORS as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: {what} cannot be read: {reason}") from error
+    return Dataset.from_arrays(**arrays, name=path)

@@ -1,0 +1,147 @@
+"""What a member draws from its seed on the host: training examples, label noise, order of the test examples.
+
+It is drawn here alone, once for all members that agree on what it depends on. Weights, batches and directions are
+drawn on the devices.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from spectral_dd.config import Config
+from spectral_dd.errors import InputError
+from spectral_dd.data.dataset import Dataset
+from spectral_dd.data.streams import Stream, generator
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draws:
+    """What one member drew. Members share the arrays, so these are read-only."""
+
+    index: np.ndarray  # int32 [example], the training set: places in `Dataset.train_images`
+    labels: np.ndarray  # int32 [example], trained on
+    true_labels: np.ndarray  # int32 [example]
+    test_order: np.ndarray  # int32 [test example], a permutation of the test set
+
+    @functools.cached_property
+    def relabelled(self) -> np.ndarray:
+        """bool [example]: the label trained on is wrong."""
+        return _frozen(self.labels != self.true_labels)
+
+    @property
+    def noise_rate(self) -> float:
+        """Share of the labels that are wrong: `label_noise` if symmetric, else less, as noise can draw the truth."""
+        return float(self.relabelled.mean())
+
+
+def draw(dataset: Dataset, config: Config) -> Draws:
+    """Draws a member's examples and label noise from its seed.
+
+    Subsets of one seed are nested: a smaller one is the beginning of a larger one. So is symmetric and uniform noise:
+    an example that is relabelled in both subsets gets the same label, and on one subset a higher noise level relabels
+    all that a lower one does. `permute` shuffles labels among the chosen examples. No other field changes a draw.
+
+    Raises:
+      InputError: the data set has fewer than `train_size` examples, or a batch is larger than the training set.
+    """
+    return draw_all([config], {config.dataset: dataset})[0]
+
+
+def draw_all(configs: Sequence[Config], datasets: Mapping[str, Dataset]) -> list[Draws]:
+    """The draws of many members, see `draw`; those that agree on all that a draw depends on share one.
+
+    Args:
+      configs: the members.
+      datasets: by the name that `Config.dataset` gives.
+
+    Raises:
+      InputError: as in `draw`.
+    """
+
+    @functools.cache
+    def permutation(stream: Stream, seed: int, length: int) -> np.ndarray:
+        return _frozen(generator(stream, seed).permutation(length).astype(np.int32))
+
+    @functools.cache
+    def drawn(name: str, seed: int, size: int, label_noise: float, noise_kind: str) -> Draws:
+        dataset = datasets[name]
+        index = permutation(Stream.SUBSET, seed, len(dataset.train_labels))[:size]
+        true_labels = _frozen(dataset.train_labels[index].astype(np.int32))
+        labels = _frozen(_with_noise(dataset, true_labels, seed, label_noise, noise_kind))
+        return Draws(index, labels, true_labels, permutation(Stream.TEST_ORDER, seed, len(dataset.test_labels)))
+
+    return [drawn(c.dataset, c.seed, _train_size(datasets[c.dataset], c), c.label_noise, c.noise_kind) for c in configs]
+
+
+def _train_size(dataset: Dataset, config: Config) -> int:
+    available = len(dataset.train_labels)
+    size = config.train_size or available
+    if size > available:
+        raise InputError(f"--train_size={size}: {dataset.name} has {available} training examples")
+    if config.batch_size > size:
+        raise InputError(f"--batch_size={config.batch_size}: larger than the training set ({size} examples)")
+    return size
+
+
+def _with_noise(
+    dataset: Dataset, true_labels: np.ndarray, seed: int, label_noise: float, noise_kind: str
+) -> np.ndarray:
+    """The labels trained on, int32 [example]."""
+    labels = true_labels.copy()
+    if not label_noise:
+        return labels
+    available, size = len(dataset.train_labels), len(true_labels)
+    noise = generator(Stream.NOISE, seed)
+    # Drawn for all examples there are, so that a smaller training set gets the beginning of a larger one's noise.
+    rank, place = noise.random(available)[:size], noise.random(available)[:size]
+    chosen = np.argsort(rank, kind="stable")[: round(label_noise * size)]
+    if noise_kind == "permute":
+        labels[chosen] = noise.permutation(labels[chosen])
+    elif noise_kind == "symmetric":
+        step = 1 + (place[chosen] * (dataset.num_classes - 1)).astype(np.int32)
+        labels[chosen] = (labels[chosen] + step) % dataset.num_classes
+    else:  # uniform
+        labels[chosen] = (place[chosen] * dataset.num_classes).astype(np.int32)
+    return labels
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+# What may be drawn anew at each epoch, with `spectrum_resample`.
+
+
+def resample(index: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The entries of `index`, in another order for each seed and epoch."""
+    return generator(Stream.RESAMPLE, seed, epoch).permutation(index)
+
+
+def partners(
+    draws: Draws, *, own_index: np.ndarray, classes: np.ndarray, same: bool, num: int, seed: Sequence[int]
+) -> np.ndarray:
+    """Draws, for each of some examples, training examples of its class or of the others.
+
+    Args:
+      draws: of the member.
+      own_index: int [example], the place of each example in `Dataset.train_images`, which it is not its own partner
+        at; -1: none.
+      classes: int [example], their true classes.
+      same: whether partners are of the same (true) class, or of another.
+      num: partners of each example, drawn with replacement.
+      seed: of the draws.
+
+    Returns:
+      int32 [example, num], places in `Dataset.train_images`; -1 where no example fits.
+    """
+    shares = generator(Stream.PARTNERS, *seed).random((len(classes), num))
+    drawn = np.full(shares.shape, -1, np.int32)
+    for row, (own, label) in enumerate(zip(own_index, classes, strict=True)):
+        fits = ((draws.true_labels == label) == same) & (draws.index != own)
+        candidates = draws.index[fits]
+        if len(candidates):
+            drawn[row] = candidates[(shares[row] * len(candidates)).astype(int)]
+    return drawn

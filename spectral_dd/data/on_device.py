@@ -1,0 +1,60 @@
+"""What the device does with a member's images: scaling, the order of an epoch, augmentation.
+
+Pure functions of one member, for use under jit, vmap and scan; NumPy's draws on the host are in `labels.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray
+
+
+def to_unit(
+    images: Num[Array, "*batch height width channel"], dtype: DTypeLike
+) -> Float[Array, "*batch height width channel"]:
+    """Scales images of 0..255 (uint8) to [0, 1]; floating-point ones stay as they are."""
+    scale = 255 if images.dtype == jnp.uint8 else 1
+    return jnp.asarray(images, dtype) / scale
+
+
+def epoch_order(key: PRNGKeyArray, size: ArrayLike, capacity: int) -> Int32[Array, " capacity"]:
+    """Draws the order of the examples in an epoch: a permutation of 0..size-1 in the first `size` places.
+
+    These do not depend on `capacity` (JAX's partitionable threefry draws the same first bits whatever the
+    length), so a member has the same order alone and in a pack with larger training sets. The places after
+    them hold size..capacity-1.
+
+    Args:
+      size: number of examples, at most `capacity`; may be traced.
+      capacity: length of the result; static.
+    """
+    bits = jax.random.bits(key, (capacity,), jnp.uint32)
+    # The sort is stable, so an example that draws the largest number still comes before the padding.
+    draws = jnp.where(jnp.arange(capacity) < size, bits, jnp.uint32(0xFFFFFFFF))
+    return jnp.argsort(draws, stable=True).astype(jnp.int32)
+
+
+def augment(
+    key: PRNGKeyArray, images: Num[Array, "example height width channel"], shift: int, flip: bool
+) -> Num[Array, "example height width channel"]:
+    """Moves each image by -shift..shift pixels along both axes, zeros entering, then mirrors half of them.
+
+    The draws are independent between examples and the same in all types of images. `shift` and `flip` are
+    static; what is off costs nothing.
+    """
+    if not shift and not flip:
+        return images
+    shift_key, flip_key = jax.random.split(key)
+    batch, height, width = images.shape[:3]
+    rows, columns = (jnp.broadcast_to(jnp.arange(size), (batch, size)) for size in (height, width))
+    if flip:
+        mirrored = jax.random.randint(flip_key, (batch, 1), 0, 2, jnp.int32) == 1
+        columns = jnp.where(mirrored, width - 1 - columns, columns)
+    if shift:
+        corners = jax.random.randint(shift_key, (batch, 2), 0, 2 * shift + 1, jnp.int32) - shift
+        rows, columns = rows + corners[:, :1], columns + corners[:, 1:]
+    # One gather, because the CPU backend is slow at cutting a window out of each image.
+    example = jnp.arange(batch)[:, None, None]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
+    moved = images[example, rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None]]
+    return jnp.where(inside[..., None], moved, 0)

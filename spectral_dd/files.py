@@ -1,0 +1,98 @@
+"""Where files are, and the only two ways a single file is written: whole or not at all.
+
+Checkpoints and the decoded images of TFDS are directories; `checkpoint.py` and `data/tfds.py` write those.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+# How the name of a file begins that is not written to its end.
+TEMPORARY = ".writing."
+
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def pack_directory(workdir: str | os.PathLike[str], pack: int) -> pathlib.Path:
+    return pathlib.Path(workdir) / "packs" / f"{pack:03d}"
+
+
+def spectrum_directory(workdir: str | os.PathLike[str], name: str) -> pathlib.Path:
+    """Where evaluate_spectrum.py keeps the spectra of a name, laid out like the sweep's own directory."""
+    return pathlib.Path(workdir) / "spectra" / name
+
+
+def cache_directory() -> pathlib.Path:
+    """The directory for what can be made again and may be deleted at any time. It need not exist.
+
+    It is in $XDG_CACHE_HOME or ~/.cache, and for a user without a home directory among the temporary files.
+    """
+    try:
+        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "spectral_dd"
+    except RuntimeError:  # The user has no entry in passwd, as in many containers.
+        return pathlib.Path(tempfile.gettempdir()) / f"spectral_dd-{os.getuid()}"
+
+
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Writes a file, and its directory; a file that is there is replaced in one step.
+
+    Raises:
+      OSError: with the name of `path`; nothing has changed.
+    """
+    path = pathlib.Path(path)
+    with _beside(path, content) as temporary:
+        os.replace(temporary, path)
+
+
+def write_once(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Writes a file, and its directory; a file that is there stays as it is. Of several processes, one wins.
+
+    Raises:
+      OSError: with the name of `path`; nothing has changed.
+    """
+    path = pathlib.Path(path)
+    with _beside(path, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            _rename_once(temporary, path)
+
+
+@contextlib.contextmanager
+def _beside(path: pathlib.Path, content: str | bytes) -> Iterator[str]:
+    """Writes `content` to a temporary file in the directory of `path`, which lives as long as the context."""
+    name = None
+    try:
+        with contextlib.suppress(FileExistsError):  # where it is no directory, the next line says so
+            path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+        with open(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fchmod(descriptor, 0o644)  # mkstemp makes it private, but others read results.
+            os.fsync(descriptor)
+        yield name
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        if name is not None:
+            pathlib.Path(name).unlink(missing_ok=True)
+
+
+def _rename_once(temporary: str, path: pathlib.Path) -> None:
+    """Renames a file unless `path` exists. The lock ends with the process, so a killed one leaves none behind."""
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if not os.path.lexists(path):
+            os.replace(temporary, path)
+    finally:
+        os.close(directory)

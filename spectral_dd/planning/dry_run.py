@@ -1,0 +1,52 @@
+"""What a sweep would do, as a table with a line a pack; nothing is written."""
+
+import os
+
+import jax
+import numpy as np
+
+from spectral_dd.config import Config
+from spectral_dd.planning import packing
+from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.epochs import recorded_epochs, thinning
+from spectral_dd.planning.plan import plan_sweep
+from spectral_dd.planning.prepare import Prepared
+from spectral_dd.sweeps import check_workdir
+
+
+def describe(workdir: str | os.PathLike, prepared: Prepared, num_tasks: int) -> str:
+    """Packs, size and work of a sweep on DIR; checks all that training would check.
+
+    Raises:
+      InputError: DIR cannot take this sweep.
+    """
+    existing = check_workdir(workdir, prepared.configs)
+    sweep, cost = existing or plan_sweep(prepared, num_tasks), Cost(prepared.configs, prepared.datasets)
+    lines, notes = ["pack  members  widths      parameters      padding  state    work"], {}
+    for number, pack in enumerate(sweep.packs):
+        members = sweep.members(pack)
+        lines.append(f"{number:4d}  {_line(members, cost)}")
+        draws = [prepared.draws[i] for i in pack.members]
+        notes[thinning(members, prepared.dataset(pack.members[0]), draws)] = None
+    images = sum(d.train_images.nbytes + d.test_images.nbytes for d in prepared.datasets.values())
+    lines.append(
+        f"{len(sweep.configs)} members in {len(sweep.packs)} packs on {jax.local_device_count()} devices; "
+        f"images {images / 2**20:.1f} MiB a device; "
+        f"records at epochs {', '.join(map(str, recorded_epochs(sweep.configs[0])))}; "
+        f"{'resumes ' if existing else 'new sweep in '}{workdir}"
+    )
+    return "\n".join([*lines, *filter(None, notes)])
+
+
+def _line(members: list[Config], cost: Cost) -> str:
+    widest = packing.widest(members)
+    widths = sorted({c.width for c in members})
+    parameters = cost.parameters(widest)
+    # Parameters and, at most, as many numbers again for each moment of the optimiser.
+    moments = 1 if widest.optimizer == "sgd" else 2
+    state = len(members) * (1 + moments) * parameters * np.dtype(widest.param_dtype).itemsize
+    work = cost.step_flops(widest, widest.width) * sum(c.steps for c in members)
+    return (
+        f"{len(members):7d}  {'-'.join(map(str, dict.fromkeys((widths[0], widths[-1])))):8s}  {parameters:12,d}  "
+        f"{packing.padding_waste(members, cost):9.0%}  {state / 2**20:5.1f} MiB  {work / 1e12:.2f} TFLOP"
+    )

@@ -1,0 +1,46 @@
+"""From prepared members to a `Sweep`: packs, lowerings and what sweep.json says about the members."""
+
+import functools
+
+import jax
+
+from spectral_dd import files
+from spectral_dd.planning import packing, tune
+from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.prepare import Prepared
+from spectral_dd.provenance import provenance
+from spectral_dd.sweeps import Sweep
+
+
+def plan_sweep(prepared: Prepared, num_tasks: int = 1, *, timed: bool = False) -> Sweep:
+    """Packs the members.
+
+    Args:
+      prepared: the members.
+      num_tasks: at least so many packs, as far as there are members.
+      timed: time lowerings and steps where the sweep is long enough to pay for it, see `tune.py`.
+    """
+    configs, datasets = prepared.configs, prepared.datasets
+    cost, devices = Cost(configs, datasets), jax.local_device_count()
+    choices: dict[str, tune.Choice] = {}
+    plan = packing.plan(configs, cost, functools.partial(tune.lowering_for, choices), devices, num_tasks)
+    if timed:
+        timings = tune.Timings(files.cache_directory() / "step_seconds.json")
+        choices = tune.tune(configs, plan, datasets, timings)
+        timed_cost = tune.TimedCost(cost, choices)
+        plan = packing.plan(configs, timed_cost, functools.partial(tune.lowering_for, choices), devices, num_tasks)
+    return Sweep(
+        configs=configs,
+        packs=plan.packs,
+        apart=plan.apart,
+        platform=jax.local_devices()[0].platform,
+        facts=[
+            {"parameters": cost.parameters(c), "noise_rate": drawn.noise_rate}
+            for c, drawn in zip(configs, prepared.draws, strict=True)
+        ],
+        datasets={
+            name: {"image_shape": list(d.train_images.shape[1:]), "num_classes": d.num_classes}
+            for name, d in datasets.items()
+        },
+        provenance=provenance(),
+    )

@@ -1,0 +1,187 @@
+"""What a person sees while a sweep trains, and the signals with which they stop it."""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import Self
+
+import rich.console
+import rich.progress
+
+from spectral_dd.config import Config
+from spectral_dd.planning.cost import COMPILE_SECONDS
+
+# Without a terminal, lines of progress are at least so far apart.
+LOG_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int | None]]:
+    """Within it, the first SIGINT, SIGTERM or SIGUSR1 is only noted, and given by what it yields; a second SIGINT
+    stops at once, as usual. Outside of the main thread signals are left as they are."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        print("\nstopping as soon as the epoch is saved; Ctrl-C again stops at once", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclasses.dataclass
+class _Pack:
+    """How far a pack is, and the seconds it took: for setting up, which compiles, and for the rest."""
+
+    cost: float  # planned seconds of training
+    done: float = 0.0  # share of its epochs
+    setup: float = 0.0
+    steady: float = 0.0
+    steady_work: float = 0.0  # planned seconds of what `steady` took
+
+
+# Shares of the epochs do not add up to 1 exactly.
+_ALL = 1 - 1e-9
+
+
+class TimeLeft:
+    """Estimates the time until the last pack has ended, from the plan and from what packs took so far."""
+
+    def __init__(self, costs: Mapping[int, float], at_a_time: int):
+        """
+        Args:
+          costs: planned seconds of each pack's training.
+          at_a_time: packs that are trained at the same time.
+        """
+        self.packs = {number: _Pack(cost) for number, cost in costs.items()}
+        self._at_a_time = at_a_time
+
+    def add(self, number: int, share: float, seconds: float, setting_up: bool) -> None:
+        """A pack has done another share of its epochs (or none, but recorded) in so many seconds."""
+        pack = self.packs[number]
+        pack.done += share
+        if setting_up:
+            pack.setup += seconds
+        else:
+            pack.steady += seconds
+            pack.steady_work += share * pack.cost
+
+    def seconds(self) -> float:
+        packs = self.packs.values()
+        work = sum(pack.steady_work for pack in packs)
+        rate = sum(pack.steady for pack in packs) / work if work else 1.0
+        finished = [pack.setup for pack in packs if pack.done >= _ALL and pack.setup]
+        setup = sum(finished) / len(finished) if finished else COMPILE_SECONDS
+        left = [
+            max(0.0, setup - pack.setup) + rate * (1 - pack.done) * pack.cost for pack in packs if pack.done < _ALL
+        ]
+        return max([0.0, sum(left) / self._at_a_time, *left])
+
+
+class Progress:
+    """Bars in a terminal or notebook, else a plain line now and then; on stderr."""
+
+    def __init__(self, costs: Mapping[int, float], at_a_time: int = 1):
+        """
+        Args:
+          costs: planned seconds of each pack's training, by the number of the pack.
+          at_a_time: packs that are trained at the same time.
+        """
+        console = rich.console.Console(stderr=True)
+        self._plain = not (console.is_terminal or console.is_jupyter)
+        self._bars = rich.progress.Progress(
+            rich.progress.BarColumn(20),
+            rich.progress.TaskProgressColumn(),
+            rich.progress.TextColumn("{task.description}", markup=False),
+            rich.progress.TimeElapsedColumn(),
+            console=console,
+            disable=self._plain,
+        )
+        self._sweep = self._bars.add_task("sweep", total=sum(costs.values()))
+        self._left, self._lock = TimeLeft(costs, at_a_time), threading.Lock()
+        self._logged_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def pack(self, number: int, name: str, configs: Sequence[Config]) -> "PackProgress":
+        return PackProgress(self, number, name, configs)
+
+    def update(self, pack: "PackProgress", share: float, seconds: float, setting_up: bool, must_log: bool) -> None:
+        with self._lock:
+            self._left.add(pack.number, share, seconds, setting_up)
+            left = round(self._left.seconds())
+            left_in_words = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+            if not self._plain:
+                self._show(pack, share, left_in_words)
+            elif must_log or time.monotonic() - self._logged_at > LOG_SECONDS:
+                print(f"{time.strftime('%H:%M:%S')} {pack}, {left_in_words}", file=sys.stderr, flush=True)
+                self._logged_at = time.monotonic()
+
+    def _show(self, pack: "PackProgress", share: float, left: str) -> None:
+        cost = self._left.packs[pack.number].cost
+        self._bars.update(self._sweep, advance=share * cost, description=f"sweep, {left}")
+        if pack.bar is None:
+            pack.bar = self._bars.add_task("", total=1.0)
+        self._bars.update(pack.bar, advance=share, description=str(pack))
+        if pack.epoch == pack.epochs:
+            self._bars.update(pack.bar, visible=False)
+
+
+class PackProgress:
+    """The progress of one pack; several may be under way."""
+
+    def __init__(self, progress: Progress, number: int, name: str, configs: Sequence[Config]):
+        widths = sorted({c.width for c in configs})
+        span = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
+        self.number, self.epoch, self.epochs = number, 0, configs[0].epochs
+        self.bar: rich.progress.TaskID | None = None
+        self._progress, self._name = progress, f"{name}, {len(configs)} members of width {span}"
+        self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
+        self._rate, self._note = "", ""
+        self._advanced_at = time.monotonic()
+
+    def __str__(self) -> str:
+        return f"{self._name}, epoch {self.epoch}/{self.epochs}{self._rate}{self._note}"
+
+    def note(self, text: str) -> None:
+        """What the line says of the pack beside its progress."""
+        self._note = text
+
+    def skip_to(self, epoch: int) -> None:
+        """The pack had come to `epoch` before; what this took was setting up."""
+        self.advance(epoch, setting_up=True, trained=False)
+
+    def advance(self, epoch: int, *, setting_up: bool = False, trained: bool = True) -> None:
+        """The pack has come to `epoch`, or has recorded it if it was there before.
+
+        Args:
+          epoch: epochs that are finished.
+          setting_up: whether something was compiled for it.
+          trained: whether the epochs since the last call were trained in the time since then.
+        """
+        now, passed = time.monotonic(), epoch - self.epoch
+        seconds, self._advanced_at = now - self._advanced_at, now
+        if passed and trained:
+            self._rate = f", {passed * self._examples_per_epoch / seconds:,.0f} examples/s"
+        self.epoch = epoch
+        ended = epoch == self.epochs and not passed
+        self._progress.update(self, passed / self.epochs, seconds, setting_up, must_log=ended)

@@ -1,0 +1,40 @@
+"""What a sweep was made by: command line, date, versions, devices and git revision of this process."""
+
+import importlib.metadata
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+
+PACKAGES = ("spectral_dd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def provenance() -> dict[str, Any]:
+    return {
+        "command": shlex.join(sys.argv),
+        "date": time.strftime("%Y-%m-%d"),
+        "git_revision": _revision(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "devices": [d.device_kind for d in jax.local_devices()],
+    }
+
+
+def _revision() -> str | None:
+    git = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
+    except OSError:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a source tree on PYTHONPATH
+        return None

@@ -1,0 +1,296 @@
+"""Sweeps as data: axes or a table of members -> `Config`s; `Pack`s; the file sweep.json."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from spectral_dd import files
+from spectral_dd.config import FIELDS, Config, check_names, check_value
+from spectral_dd.errors import InputError, nearest
+from spectral_dd.presets import PRESETS
+
+
+def sweep(preset: str | None = "digits", *, members: Any = None, **axes: Any) -> list[Config]:
+    """The members of a sweep.
+
+    >>> len(sweep("digits", width=[2, 4, 8], seed=range(3), label_noise=0.15))
+    9
+
+    Args:
+      preset: values that the others override, see `presets.py`; None: the defaults of `Config`.
+      members: a table that ties values to each other, a row a group of members: a CSV file with a column a field, a
+        list of dictionaries, or a pandas.DataFrame.
+      **axes: a value, or several (an axis), by field. Axes multiply.
+
+    Raises:
+      InputError: a name is unknown, or a value is not allowed.
+    """
+    rows = table_rows(members)
+    columns = {name for _, row in rows for name in row}
+    check_names(axes)
+    if both := sorted(columns & axes.keys()):
+        raise InputError(f"--{both[0]}: is a column of the table of members too; give it once")
+    axes = {**preset_axes(preset), **axes}
+    return expand({name: values for name, values in axes.items() if name not in columns}, rows)
+
+
+def preset_axes(preset: str | None) -> Mapping[str, Any]:
+    if preset is None:
+        return {}
+    if preset not in PRESETS:
+        raise InputError(f"--preset={preset}: must be one of {', '.join(PRESETS)}.{nearest(preset, PRESETS)}")
+    return PRESETS[preset]
+
+
+# Where a row of a table of members stands, and its values.
+Row = tuple[str, Mapping[str, Any]]
+
+
+def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[Config]:
+    """Every combination of the axes' values, the last field varying fastest, for each row of a table.
+
+    Raises:
+      InputError: a name is unknown, a value is not allowed, an axis has one twice, or two members are the same.
+    """
+    check_names(axes)
+    names = [name for name in FIELDS if name in axes]
+    values = []
+    for name in names:
+        axis = [check_value(name, FIELDS[name], value) for value in _several(axes[name])]
+        if not axis or len(set(axis)) < len(axis):
+            raise InputError(f"--{name}={','.join(map(str, axis))}: must be one or more different values")
+        values.append(axis)
+    configs: dict[Config, str] = {}
+    for where, row in rows:
+        for combination in itertools.product(*values):
+            try:
+                config = Config.of(**row, **dict(zip(names, combination, strict=True)))
+            except InputError as error:
+                raise InputError(f"{where}{error}") from error
+            if config in configs:
+                raise InputError(f"{where}is the same member as {configs[config].rstrip(': ')}")
+            configs[config] = where
+    return list(configs)
+
+
+def _several(values: Any) -> Iterable[Any]:
+    return values if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
+
+
+def table_rows(members: Any) -> list[Row]:
+    """The rows of a table of members; see `sweep`."""
+    if members is None:
+        return [("", {})]
+    if isinstance(members, str | os.PathLike):
+        return _csv_rows(pathlib.Path(members))
+    if hasattr(members, "to_dict"):  # a pandas.DataFrame
+        members = members.to_dict("records")
+    return [_checked_row(f"members[{i}]", row) for i, row in enumerate(members)]
+
+
+def _csv_rows(path: pathlib.Path) -> list[Row]:
+    about = f"--members={path}: "
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file, skipinitialspace=True)
+            table = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{about}cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(table) < 2:
+        raise InputError(f"{about}must have a line of field names and a line a member")
+    header = table[0][1]
+    check_names(header, f"{about}line {table[0][0]}, column ")
+    if len(set(header)) < len(header):
+        raise InputError(f"{about}line {table[0][0]}: a column is there twice")
+    rows = []
+    for number, cells in table[1:]:
+        if len(cells) != len(header):
+            raise InputError(f"{about}line {number}: has {len(cells)} cells, not {len(header)} as the first line")
+        rows.append(_checked_row(f"{about}line {number}", dict(zip(header, cells, strict=True))))
+    return rows
+
+
+def _checked_row(where: str, row: Mapping[str, Any]) -> Row:
+    check_names(row, f"{where}, column ")
+    checked = {}
+    for name, value in row.items():
+        if value == "":
+            raise InputError(f"{where}, column {name}: is empty")
+        try:
+            checked[name] = check_value(name, FIELDS[name], value)
+        except InputError as error:
+            raise InputError(f"{where}, column {name}: {error}") from error
+    return f"{where}: ", checked
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowering:
+    """How a pack becomes a program. All ways compute the same; which is fastest depends on device and shapes."""
+
+    convolution: str  # one of kernels.CONVOLUTIONS
+    at_once: int | None  # members of a device in one batched operation (vmap), group after group; None: all of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Pack:
+    """Members that share a program."""
+
+    members: tuple[int, ...]  # places in Sweep.configs
+    lowering: Lowering
+    cost: float  # estimated seconds on the devices that it runs on
+
+
+# The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs.
+FORMAT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What sweep.json holds: the members, their packs, and where the sweep came from."""
+
+    configs: list[Config]
+    packs: list[Pack]
+    apart: bool  # as many packs at a time as there are devices, one on each; else each pack on all devices
+    platform: str  # that the lowerings were chosen for
+    facts: list[dict[str, Any]]  # of each member: parameters, noise_rate
+    datasets: dict[str, dict[str, Any]]  # of each data set: image_shape, num_classes
+    provenance: dict[str, Any]  # command line, versions, git revision
+
+    def members(self, pack: Pack) -> list[Config]:
+        return [self.configs[i] for i in pack.members]
+
+    def lowering(self, pack: Pack, platform: str) -> Lowering | None:
+        """The lowering of a pack, or nothing if it was chosen for another platform."""
+        return pack.lowering if platform == self.platform else None
+
+    def locate(self, member: int) -> tuple[int, int]:
+        """The number of a member's pack, and its place in the pack.
+
+        Raises:
+          InputError: there is no such member.
+        """
+        for number, pack in enumerate(self.packs):
+            if member in pack.members:
+                return number, pack.members.index(member)
+        raise InputError(f"member={member}: the sweep has members 0 to {len(self.configs) - 1}")
+
+    def to_json(self) -> dict[str, Any]:
+        values = [config.values() for config in self.configs]
+        shared = {name: value for name, value in values[0].items() if all(v[name] == value for v in values)}
+        own = [{name: value for name, value in v.items() if name not in shared} for v in values]
+        return {
+            "format": FORMAT,
+            "shared": shared,
+            "members": own,
+            "packs": [dataclasses.asdict(pack) for pack in self.packs],
+            **{name: getattr(self, name) for name in ("apart", "platform", "facts", "datasets", "provenance")},
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        content = dict(content)
+        version = content.pop("format", 1)
+        if version == 1:
+            content = _from_format_1(content)
+        elif version != FORMAT:
+            raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
+        shared = content.pop("shared")
+        configs = [Config.of(**shared, **own) for own in content.pop("members")]
+        packs = [
+            Pack(tuple(pack["members"]), Lowering(**pack["lowering"]), pack["cost"]) for pack in content.pop("packs")
+        ]
+        return cls(configs=configs, packs=packs, **content)
+
+
+def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
+    lowerings = [dict(lowering) for lowering in content.pop("lowerings")]
+    platforms = [lowering.pop("platform") for lowering in lowerings]
+    packs = zip(content.pop("packs"), lowerings, content.pop("costs"), strict=True)
+    return content | {
+        "shared": {},
+        "members": content.pop("configs"),
+        "packs": [{"members": members, "lowering": lowering, "cost": cost} for members, lowering, cost in packs],
+        "platform": platforms[0],
+    }
+
+
+def read_sweep(workdir: str | os.PathLike) -> Sweep:
+    """Reads DIR/sweep.json.
+
+    Raises:
+      InputError: there is none, or it cannot be read.
+    """
+    path = pathlib.Path(workdir) / "sweep.json"
+    try:
+        return Sweep.from_json(json.loads(path.read_text()))
+    except FileNotFoundError:
+        message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
+        raise InputError(message) from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read as a sweep: {error}") from error
+
+
+def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Sweep | None:
+    """The sweep that DIR holds already, if it is this one; nothing if DIR is free. Writes nothing.
+
+    Raises:
+      InputError: DIR holds another sweep or foreign files, or cannot be written.
+    """
+    directory = pathlib.Path(workdir)
+    try:
+        existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+        if not existing.is_dir():
+            raise InputError(f"--workdir={workdir}: {existing} is not a directory")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise InputError(f"--workdir={workdir}: {existing} cannot be written")
+        # Listed before looking for sweep.json, which another task may be writing: it writes nothing else before.
+        names = [p.name for p in directory.iterdir()] if directory.exists() else []
+        if not (directory / "sweep.json").exists():
+            if any(not name.startswith(files.TEMPORARY) for name in names):
+                raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
+            return None
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: cannot be used: {error.strerror}") from error
+    there = read_sweep(directory)
+    if difference := _difference(there.configs, configs):
+        raise InputError(
+            f"--workdir={workdir}: holds a different sweep: {difference}; use that command or another directory"
+        )
+    return there
+
+
+def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
+    """What two sweeps disagree on, as flags; empty if on nothing."""
+    if list(there) == list(here):
+        return ""
+
+    def axes(configs: Sequence[Config]) -> dict[str, str]:
+        values = [config.values() for config in configs]
+        return {name: ",".join(str(v) for v in dict.fromkeys(value[name] for value in values)) for name in FIELDS}
+
+    before, now = axes(there), axes(here)
+    differing = [name for name in FIELDS if before[name] != now[name]]
+    if not differing:
+        return "the same values in another combination"
+    return "; ".join(f"--{name}={before[name]} there, {now[name]} here" for name in differing)
+
+
+def write_sweep(workdir: str | os.PathLike, new: Sweep) -> Sweep:
+    """Writes DIR/sweep.json. Of several processes that try, one wins, and all get its sweep.
+
+    Raises:
+      InputError: DIR cannot be made or written, or another sweep won.
+    """
+    path = pathlib.Path(workdir) / "sweep.json"
+    try:
+        files.write_once(path, json.dumps(new.to_json(), indent=1))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    winner = check_workdir(workdir, new.configs)
+    assert winner is not None
+    return winner

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+import spectral_dd as sdd
+from spectral_dd.errors import InputError
+
+
+def test_other_spectra_on_the_checkpoints(small):
+    before = {p: p.stat().st_mtime_ns for p in (small / "packs").rglob("*") if p.is_file()}
+    sdd.evaluate_spectra(small, "fine", {"spectrum_points": 16, "spectrum_half_width": 0.25})
+    sdd.evaluate_spectra(small, "same", {})
+    assert before == {p: p.stat().st_mtime_ns for p in (small / "packs").rglob("*") if p.is_file()}
+
+    recorded, fine, same = (sdd.load_results(small, name) for name in (None, "fine", "same"))
+    np.testing.assert_array_equal(same.energy, recorded.energy)
+    np.testing.assert_allclose(fine.frequency, 2 * np.arange(9))
+    assert (fine.spectrum_points == 16).all()
+    assert not fine.energy.isnull().any()
+    np.testing.assert_array_equal(fine.test_error, recorded.test_error)
+    with pytest.raises(InputError, match=r"--name=fine: .*spectrum_points"):
+        sdd.evaluate_spectra(small, "fine", {"spectrum_points": 32})
+    with pytest.raises(InputError, match="has spectra fine, same"):
+        sdd.load_results(small, "fin")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("a/b", {}, "--name=a/b: must be letters"),
+        ("none", {"spectrum_examples": 0}, "--spectrum_examples=0: must be at least 1"),
+        ("odd", {"spectrum_points": 7}, "--spectrum_points=7: must be even"),
+    ],
+)
+def test_settings_that_cannot_work_write_nothing(small, name, settings, message):
+    with pytest.raises(InputError, match=message):
+        sdd.evaluate_spectra(small, name, settings)
+    assert not (small / "spectra" / name).exists()

@@ -1,0 +1,199 @@
+"""What is measured around a member is what the plain network alone gives."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from helpers import family_of, members_of
+from spectral_dd import data, measures, probe, records, spectrum
+from spectral_dd.config import Config
+from spectral_dd.models import build_model
+from test_family import BATCH, mixed_pack
+
+def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
+    family = family_of(mixed_pack(dtype="float64", spectrum_points=8, spectrum_directions=2), digits)
+    state = family.train(family.initial_state(), 0, 3)
+    metrics, spectra = family.evaluate(state), family.probe(state, 0)
+    for i, (config, _, variables) in enumerate(members_of(family, state)):
+        model = build_model(config, 10)
+        own = data.draw(digits, config)
+
+        logits = jax.jit(lambda images, m=model, v=variables: m.apply(v, jnp.float64(images) / 255, train=False))
+
+        def loss(z, labels):
+            return -np.mean(np.asarray(nn.log_softmax(z))[np.arange(len(labels)), labels])
+
+        z, z_test = (np.asarray(logits(x)) for x in (digits.train_images[own.index], digits.test_images))
+        wrong = z.argmax(1) != own.labels
+        expected = {
+            "train_loss": loss(z, own.labels),
+            "train_error": wrong.mean(),
+            "clean_error": (z.argmax(1) != own.true_labels).mean(),
+            "noisy_error": wrong[own.relabelled].mean() if own.relabelled.any() else np.nan,
+            "test_loss": loss(z_test, digits.test_labels),
+            "test_error": (z_test.argmax(1) != digits.test_labels).mean(),
+            "finite": True,
+        }
+        assert metrics.keys() == expected.keys() == {*records.METRICS, "finite"}
+        for name, value in expected.items():
+            np.testing.assert_allclose(metrics[name][i], value, rtol=1e-9, err_msg=name)
+
+        relabelled = own.index[own.relabelled][:4]
+        seed = jax.random.fold_in(jax.random.key(config.seed), 1)
+        segment = {"num_points": 8, "half_width": 0.5}
+        test_order = data.draw(digits, config).test_order[:4]
+        tests = digits.test_images[test_order]
+        examples = (digits.train_images[own.index[:4]], digits.train_images[relabelled], tests)
+        labels = (own.labels[:4], own.labels[own.relabelled][:4], digits.test_labels[test_order])
+        relabels = (own.relabelled[:4], [True] * len(relabelled), [False] * 4)
+        for s, x in enumerate(examples):
+            if len(x) == 0:
+                assert all(np.isnan(values[i, s]).all() for values in spectra.values())
+            if s != (1, 0, 2)[i]:  # a split of each member: every plain network compiles anew
+                continue
+            x, n = jnp.asarray(x / 255), len(x)
+            v = spectrum.random_directions(jax.random.fold_in(seed, s), 2, x)
+
+            def network(x, f=logits):
+                return f(255 * x)
+
+            alone = jax.jit(
+                lambda x, v, f=network, s=segment: spectrum.line_spectra(f, x, v, window="hann", **s)._asdict()
+            )(x, v)
+            z, y = np.asarray(network(x)), labels[s]
+            alone |= {
+                "jacobian_norm": measures.jacobian_norm(network, x),
+                "logit_norm": np.linalg.norm(z, axis=1),
+                "linear_regions": measures.linear_regions(network, x, v, **segment),
+                "loss": [loss(z[[i]], y[[i]]) for i in range(n)],
+                "margin": measures.margin(z, y),
+                "relabelled": relabels[s],
+            }
+            for name, theirs in alone.items():
+                np.testing.assert_allclose(spectra[name][i, s, :n], theirs, rtol=1e-8, err_msg=name)
+                assert np.isnan(spectra[name][i, s, n:]).all()
+            assert alone.keys() | {"optimization_variance"} == spectra.keys() == records.MEASURED.keys()
+
+
+def test_optimization_variance_is_over_single_steps_of_the_plain_network(digits, x64):
+    """With SGD without momentum a step is -rate x the gradient of a batch; batches and their augmentation as drawn."""
+    config = Config.of(
+        model="mlp", width=4, dtype="float64", optimizer="sgd", momentum=0, learning_rate=0.1, shift=1, train_size=40,
+        batch_size=BATCH, spectrum_examples=4, spectrum_points=4, spectrum_updates=7,
+    )  # fmt: skip
+    family = family_of([config], digits)
+    state = family.initial_state()
+    found = family.probe(state, 0)["optimization_variance"][0]
+    model, params = family.model, jax.tree.map(lambda leaf: leaf[0], state.variables["params"])
+    own = data.draw(digits, config)
+    tests = digits.test_images[own.test_order[:4]]
+    logits = []
+    for i in range(7):
+        seed = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), config.epochs + i)
+        order_key, augment_key, _ = jax.random.split(seed, 3)
+        batch = np.asarray(data.epoch_order(order_key, 40, 40))[:BATCH]
+        x = data.augment(jax.random.fold_in(augment_key, 0), digits.train_images[own.index[batch]], 1, False)
+        x = jnp.float64(x) / 255
+
+        def loss(params, x=x, y=own.labels[batch]):
+            z = model.apply({"params": params}, x, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
+
+        updated = jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.jit(jax.grad(loss))(params))
+        logits.append(model.apply({"params": updated}, tests / 255, train=False))
+    np.testing.assert_allclose(found[2], measures.optimization_variance(jnp.stack(logits)), rtol=1e-9)
+    assert np.isnan(found[1]).all()
+
+
+def test_directions_towards_another_example_end_in_one_of_the_asked_class(digits):
+    for kind in ("same_class", "other_class"):
+        config = Config.of(**TRAINED, spectrum_direction=kind, spectrum_directions=2)
+        own = data.draw(digits, config)
+        true_label = dict(zip(own.index, own.true_labels, strict=True))
+        splits, _ = probe.probes(config, own, digits, 0)
+        for number, split in enumerate(splits):
+            labels = digits.train_labels if number < 2 else digits.test_labels
+            for image, partners in zip(split.images, split.partners, strict=True):
+                for partner in partners:
+                    assert (true_label[partner] == labels[image]) == (kind == "same_class")
+                    assert number == 2 or partner != image
+
+
+@pytest.mark.parametrize("direction", ["adversarial", "same_class"])
+def test_spectra_along_other_directions_are_those_of_the_plain_network(digits, direction):
+    settings = {"spectrum_output": "softmax", "spectrum_points": 8, "spectrum_measures": 0}
+    family, state = trained(digits, **settings, spectrum_direction=direction)
+    variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
+
+    def logits(x):
+        return family.model.apply(variables, x, train=False)
+
+    (train, *_), _ = probe.probes(family.config, data.draw(digits, family.config), digits, 0)
+    x = digits.train_images[train.images] / np.float32(255)
+    if direction == "adversarial":
+        v = spectrum.adversarial_directions(logits, x)
+    else:
+        v = spectrum.directions_towards(x, digits.train_images[train.partners] / np.float32(255))
+    alone = spectrum.line_spectra(lambda x: jax.nn.softmax(logits(x)), x, v, num_points=8, half_width=0.5)
+    # Of float32 outputs of size 1, whose rounding every bin has.
+    found = family.probe(state, 0)["energy"][0, 0]
+    np.testing.assert_allclose(found[: len(x)], alone.energy, rtol=1e-4, atol=1e-10)
+
+
+TRAINED = {"model": "mlp", "train_size": 60, "batch_size": 8, "label_noise": 0.2, "shift": 1}
+
+
+def trained(dataset, **fields):
+    family = family_of([Config.of(**TRAINED | fields)], dataset)
+    return family, family.train(family.initial_state(), 0, 2)
+
+
+def test_spectra_of_a_bfloat16_network_are_of_its_float32_function(digits):
+    family, state = trained(digits, dtype="bfloat16")
+    exact, _ = trained(digits)
+    found, expected = family.probe(state, 0), exact.probe(state, 0)
+    for name in expected.keys() - {"optimization_variance"}:  # which is of steps as training computes them
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_alone(digits):
+    settings = {"spectrum_points": 8, "spectrum_measures": 0}
+    plain, state = trained(digits, **settings)
+    augmented, _ = trained(digits, **settings, spectrum_augment=True)
+    before, after = (f.probe(state, 0)["energy"][0] for f in (plain, augmented))
+    np.testing.assert_array_equal(before[1:], after[1:])
+
+    seed = jax.random.fold_in(jax.random.key(0), 1)
+    examples = digits.train_images[data.draw(digits, augmented.config).index]
+    x = data.augment(jax.random.fold_in(seed, 3), jnp.asarray(examples), 1, False) / 255
+    v = spectrum.random_directions(jax.random.fold_in(seed, 0), 1, x)
+    variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
+    energy, *_ = spectrum.line_spectra(
+        lambda x: plain.model.apply(variables, x, train=False), x, v, num_points=8, half_width=0.5
+    )
+    # To 1e-4: a sum of 8 float32 logits that nearly cancel in the high bins.
+    np.testing.assert_allclose(after[0, : len(energy)], energy, rtol=1e-4)
+    assert np.mean(np.abs(energy / before[0, : len(energy)] - 1) > 1e-3) > 0.5
+
+
+def test_resampled_spectra_change_with_the_epoch_and_else_they_do_not(digits):
+    for resample in (False, True):
+        settings = {"spectrum_points": 8, "spectrum_examples": 8, "spectrum_measures": 0}
+        family, state = trained(digits, **settings, spectrum_resample=resample)
+        first, again, later = (family.probe(state, epoch)["energy"] for epoch in (3, 3, 4))
+        np.testing.assert_array_equal(first, again)
+        assert np.array_equal(first, later) == (not resample)
+
+
+def test_examples_and_directions_depend_on_the_seed_alone(digits):
+    """Common random numbers: two widths of one seed are measured around the same examples."""
+    pack = [Config.of(width=w, seed=s, train_size=60, batch_size=8, label_noise=0.2) for w, s in ((1, 0), (4, 0), (4, 1))]
+    narrow, wide, other = (probe.probes(c, data.draw(digits, c), digits, 0) for c in pack)
+    jax.tree.map(np.testing.assert_array_equal, narrow, wide)
+    for split in range(3):
+        assert not np.array_equal(wide[0][split].images, other[0][split].images)
+
+

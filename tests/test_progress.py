@@ -1,0 +1,54 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from spectral_dd.planning.cost import COMPILE_SECONDS
+from spectral_dd.progress import TimeLeft, stop_signals
+
+
+def test_before_anything_is_known_the_plan_counts_compilations():
+    assert TimeLeft({0: 10.0, 1: 20.0}, at_a_time=1).seconds() == pytest.approx(30 + 2 * COMPILE_SECONDS)
+    assert TimeLeft({0: 10.0, 1: 20.0}, at_a_time=2).seconds() == pytest.approx(20 + COMPILE_SECONDS)
+
+
+def test_time_left_follows_what_packs_took():
+    """Twice as slow as planned, and 5 s of compilation in the first pack, so 5 s in the second."""
+    left = TimeLeft({0: 10.0, 1: 20.0}, at_a_time=1)
+    left.add(0, 0.0, 5.0, setting_up=True)
+    left.add(0, 0.5, 10.0, setting_up=False)
+    assert left.seconds() == pytest.approx((COMPILE_SECONDS - 5) + 10 + COMPILE_SECONDS + 40)
+    left.add(0, 0.5, 10.0, setting_up=False)
+    assert left.seconds() == pytest.approx(5 + 40)
+    left.add(1, 0.0, 5.0, setting_up=True)
+    left.add(1, 1.0, 40.0, setting_up=False)
+    assert left.seconds() == 0
+
+
+def test_the_longest_pack_bounds_the_time_of_packs_side_by_side():
+    left = TimeLeft({0: 100.0, 1: 1.0}, at_a_time=2)
+    left.add(1, 1.0, 1.0, setting_up=False)
+    assert left.seconds() == pytest.approx(COMPILE_SECONDS + 100)
+
+
+def test_a_signal_is_noted_and_the_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_signals() as stop_signal:
+        assert stop_signal() is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop_signal() == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_outside_of_the_main_thread_signals_are_left_as_they_are():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def watch():
+        with stop_signals() as stop_signal:
+            seen.append((stop_signal(), signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]

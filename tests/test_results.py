@@ -1,0 +1,70 @@
+import jax
+import numpy as np
+import pytest
+
+import spectral_dd as sdd
+from spectral_dd.config import FIELDS
+from spectral_dd.errors import InputError
+from spectral_dd.records import COORDINATES, VARIABLES
+from spectral_dd.sweeps import expand
+
+
+def test_results_are_labelled(finished):
+    ds = sdd.load_results(finished)
+    assert dict(ds.sizes) == {"member": 4, "epoch": 5, "split": 3, "example": 5, "frequency": 5}
+    assert list(ds.epoch) == [0, 1, 2, 5, 12]
+    assert list(ds.width.values) == [2, 2, 4, 4]
+    assert list(ds.split.values) == ["train", "noisy", "test"]
+    np.testing.assert_allclose(ds.frequency, [0, 1, 2, 3, 4])
+    np.testing.assert_allclose(ds.noise_rate, 19 / 96)
+    assert (ds.diverged == -1).all()
+    assert not ds.isnull().any().to_array().any()
+    assert ((ds.train_error >= 0) & (ds.train_error <= 1)).all()
+
+
+def test_everything_in_the_table_is_there_with_unit_and_name_and_nothing_else(finished, tmp_path):
+    ds = sdd.load_results(finished)
+    assert set(ds.data_vars) == set(VARIABLES)
+    assert set(ds.coords) == set(COORDINATES) | set(FIELDS)
+    for name, values in ds.variables.items():
+        assert {"units", "long_name", "description"} <= values.attrs.keys(), name
+        if name in VARIABLES:
+            assert values.dims == VARIABLES[name].dims
+    assert ds.frequency.attrs["units"] == "cycles / L2 distance"
+    assert ds.shift.attrs["units"] == "pixels"
+
+
+def test_members_with_other_epochs_and_other_segments_share_a_data_set(tmp_path, small_axes):
+    axes = {"epochs": [1, 2], "spectrum_half_width": [0.25, 0.5], "seed": 0, "width": 2}
+    sdd.train(tmp_path, expand(small_axes | axes))
+    ds = sdd.load_results(tmp_path)
+    assert list(ds.epoch) == [0, 1, 2]
+    np.testing.assert_array_equal(ds.test_error.isel(epoch=2).isnull(), ds.epochs == 1)
+    np.testing.assert_allclose(ds.frequency, [0, 1, 2, 3, 4, 6, 8])
+    measured = ds.energy.isel(epoch=1, split=0, example=0).notnull()
+    for member in range(4):
+        own = np.arange(5) / (2 * float(ds.spectrum_half_width[member]))
+        np.testing.assert_array_equal(ds.frequency[measured[member].values], own)
+
+
+def test_a_member_is_the_plain_network(finished, digits):
+    ds = sdd.load_results(finished)
+    for member in range(4):
+        for epoch in (0, 12):
+            model, variables = sdd.load_member(finished, member, epoch)
+            assert model.width == ds.width[member]
+            assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == ds.parameters[member]
+            logits = model.apply(variables, digits.test_images / np.float32(255), train=False)
+            wrong = np.mean(np.argmax(logits, axis=1) != digits.test_labels)
+            np.testing.assert_allclose(wrong, ds.test_error.sel(member=member, epoch=epoch), atol=2 / 797)
+    assert sdd.load_member(finished, 1)[1].keys() == {"params", "batch_stats"}
+
+
+@pytest.mark.parametrize(
+    ("member", "epoch", "message"),
+    [(7, 12, "member=7: the sweep has members 0 to 3"), (0, 11, "epoch=11: member 0 has recorded 0, 1, 2, 5, 12")],
+)
+def test_a_member_or_epoch_that_does_not_exist_is_named(finished, member, epoch, message):
+    with pytest.raises(InputError) as error:
+        sdd.load_member(finished, member, epoch)
+    assert str(error.value) == message

@@ -1,0 +1,148 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import spectral_dd as sdd
+from spectral_dd import sweeps
+from spectral_dd.config import Config
+from spectral_dd.errors import InputError
+from spectral_dd.presets import PRESETS
+from spectral_dd.sweeps import Lowering, Pack, Sweep, expand
+
+
+def test_axes_multiply_in_the_order_of_the_fields():
+    configs = expand({"seed": [0, 1], "width": [2, 4], "epochs": 3})
+    assert [(c.width, c.seed) for c in configs] == [(2, 0), (2, 1), (4, 0), (4, 1)]
+    assert {c.epochs for c in configs} == {3}
+
+
+@pytest.mark.parametrize("axes", [{"width": [4, 4]}, {"width": []}, {"learning_rate": ["1e-3", 0.001]}])
+def test_an_axis_names_each_value_once(axes):
+    with pytest.raises(InputError, match="must be one or more different values"):
+        expand(axes)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_constructs(name):
+    assert sdd.sweep(name)
+
+
+def test_python_takes_ranges_arrays_and_single_values_and_overrides_the_preset():
+    configs = sdd.sweep("digits", width=np.array([2, 4]), seed=range(3), label_noise=0.1, spectrum_points=8)
+    assert [(c.width, c.seed) for c in configs] == [(w, s) for w in (2, 4) for s in range(3)]
+    assert {(c.label_noise, c.spectrum.points, c.train_size) for c in configs} == {(0.1, 8, 600)}
+    assert sdd.sweep(None, width=3) == [Config(width=3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"wdth": 4}, "'wdth': is no field of a member. Did you mean 'width'?"),
+        ({"preset": "digit"}, "--preset=digit: must be one of"),
+        ({"width": 0}, "--width=0: must be a whole number of at least 1"),
+        ({"members": [{"width": 2, "sed": 1}]}, "members[0], column 'sed': is no field of a member"),
+        ({"members": [{"width": 2}], "width": [1]}, "--width: is a column of the table of members too"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_named(arguments, message):
+    with pytest.raises(InputError) as error:
+        sdd.sweep(**arguments)
+    assert message in str(error.value)
+
+
+TABLE = "width, learning_rate\n2, 1e-2\n\n4, 5e-3\n"
+
+
+def test_a_table_ties_values_to_each_other_and_axes_multiply_its_rows(tmp_path):
+    path = tmp_path / "members.csv"
+    path.write_text(TABLE)
+    frame = pd.DataFrame({"width": [2, 4], "learning_rate": [1e-2, 5e-3]})
+    for members in (path, str(path), frame, frame.to_dict("records")):
+        configs = sdd.sweep("digits", members=members, seed=[0, 1])
+        found = [(c.width, c.learning_rate, c.seed, c.train_size) for c in configs]
+        assert found == [(2, 1e-2, 0, 600), (2, 1e-2, 1, 600), (4, 5e-3, 0, 600), (4, 5e-3, 1, 600)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TABLE.replace("width", "wdth"), "line 1, column 'wdth': is no field of a member. Did you mean 'width'?"),
+        (TABLE.replace("4,", ","), "line 4, column width: is empty"),
+        (TABLE.replace("4,", "0,"), "line 4, column width: --width=0: must be a whole number of at least 1"),
+        (TABLE + "8\n", "line 5: has 1 cells, not 2 as the first line"),
+        ("width, width\n1, 2\n", "line 1: a column is there twice"),
+        ("width\n", "must have a line of field names and a line a member"),
+        ("width, train_size\n2, 50\n", "line 2: --batch_size=100: larger than the training set (--train_size=50)"),
+        ("width\n2\n3\n2\n", "line 4: is the same member as "),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_table_that_cannot_work_is_named_with_line_and_column(tmp_path, text, message):
+    path = tmp_path / "members.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError) as error:
+        sdd.sweep("digits", members=path)
+    assert str(error.value).startswith(f"--members={path}: {message}")
+
+
+def make_sweep(configs, packs=None):
+    packs = packs or [Pack(tuple(range(len(configs))), Lowering("im2col", 1), 1.5)]
+    return Sweep(configs, packs, False, "cpu", [{} for _ in configs], {}, {"command": "x"})
+
+
+def test_sweep_json_round_trip(tmp_path):
+    written = make_sweep(expand({"width": [1, 2], "learning_rate": [1 / 3], "spectrum_points": [8, 16]}))
+    sweeps.write_sweep(tmp_path / "new" / "run", written)
+    assert sweeps.read_sweep(tmp_path / "new" / "run") == written
+
+
+def test_a_sweep_json_of_the_first_format_is_read(tmp_path):
+    configs = expand({"width": [1, 2], "spectrum_points": [8]})
+    lowering = {"platform": "cpu", "convolution": "im2col", "at_once": 1}
+    old = {
+        "configs": [c.values() for c in configs],
+        "packs": [[0, 1]],
+        "costs": [1.5],
+        "lowerings": [lowering],
+        **{"facts": [{}, {}], "datasets": {}, "provenance": {"command": "x"}, "apart": False},
+    }
+    (tmp_path / "sweep.json").write_text(json.dumps(old))
+    assert sweeps.read_sweep(tmp_path) == make_sweep(configs)
+
+
+def test_a_sweep_json_of_a_later_format_is_refused_with_both_versions(tmp_path):
+    (tmp_path / "sweep.json").write_text('{"format": 99}')
+    with pytest.raises(InputError, match=r"format is version 99, this revision reads versions 1 to 2"):
+        sweeps.read_sweep(tmp_path)
+
+
+def test_of_two_processes_that_start_a_sweep_one_wins_and_both_get_its_packs(tmp_path):
+    configs = expand({"width": [1, 2]})
+    first = sweeps.write_sweep(tmp_path, make_sweep(configs))
+    packs = [Pack((i,), Lowering("im2col", 1), 1.0) for i in range(2)]
+    assert sweeps.write_sweep(tmp_path, make_sweep(configs, packs)) == first
+    assert [p.name for p in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def test_a_member_is_found_in_its_pack():
+    packs = [Pack((2, 0), Lowering("im2col", 1), 1.0), Pack((1,), Lowering("im2col", 1), 1.0)]
+    sweep = make_sweep(expand({"width": [1, 2, 3]}), packs)
+    assert [sweep.locate(member) for member in range(3)] == [(0, 1), (1, 0), (0, 0)]
+    with pytest.raises(InputError, match="member=3: the sweep has members 0 to 2"):
+        sweep.locate(3)
+
+
+def test_a_directory_with_other_files_is_not_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="has files but no sweep"):
+        sweeps.check_workdir(tmp_path, [Config()])
+
+
+def test_a_damaged_sweep_json_is_named(tmp_path):
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "sweep.json").write_text(damaged)
+        with pytest.raises(InputError, match="cannot be read as a sweep"):
+            sweeps.read_sweep(tmp_path)
