@@ -1,33 +1,48 @@
 # One verb a target. The first to need it makes .venv, with the exact versions of constraints.txt.
-PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench clean
+# The newest Python that will do: on the path, below pyenv, or what there is.
+PYENV = $${PYENV_ROOT:-$$(pyenv root 2>/dev/null || echo ~/.pyenv)}/versions
+CANDIDATES = python3.14 python3.13 python3.12 $$(ls -d $(PYENV)/3.1[234].*[0-9]/bin/python | sort -rV) \
+	python3 python3.11 $(PYENV)/3.11.*/bin/python
+SUITABLE = import ensurepip, sys, venv; (3, 11) <= sys.version_info < (3, 15) or sys.exit(1); print(sys.executable)
+ifeq ($(PYTHON),)
+PYTHON := $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' && break; done 2>/dev/null)
+endif
+# Named by the version: another Python makes another environment.
+READY := $(VENV)/ready-$(lastword $(shell $(PYTHON) --version))
 
-demo: .venv/ready
+.PHONY: demo test lint format bench clean setup
+
+demo: $(READY)
 	$(BIN)/python experiments/train_sweep.py --workdir=runs/demo --preset=digits
 	$(BIN)/python experiments/report.py --workdir=runs/demo
 
-test: .venv/ready
+test: $(READY)
 	$(BIN)/pytest
 
-lint: .venv/ready
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/ready
+format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/ready
+bench: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python benchmarks/report.py
 
-clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+setup: $(READY)
 
-.venv/ready: setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+clean:
+	rm -rf .venv* build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer with venv: make PYTHON=..." >&2; exit 1; }
+	@echo "$(VENV): $(PYTHON), $$($(PYTHON) --version); PYTHON=... takes another"
+	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
