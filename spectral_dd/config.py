@@ -144,7 +144,7 @@ class Config:
         10, "recorded epochs (metrics, spectra, checkpoint) in a factor of ten of epochs", unit="epochs", min=1
     )
 
-    spectrum: SpectrumConfig = dataclasses.field(default=SpectrumConfig())
+    spectrum: SpectrumConfig = dataclasses.field(default_factory=SpectrumConfig)
 
     def __post_init__(self) -> None:
         _check_fields(self, "")

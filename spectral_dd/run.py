@@ -22,6 +22,7 @@ from spectral_dd.errors import CheckpointError, InputError, Interrupted
 from spectral_dd.family import Family
 from spectral_dd.files import pack_directory
 from spectral_dd.planning import packing
+from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs, thinning
 from spectral_dd.planning.plan import plan_sweep
 from spectral_dd.planning.prepare import Prepared, prepare
@@ -71,7 +72,8 @@ def train(
         prepared = prepare(configs, data_dir, dataset=dataset, model=model)
         sweep = check_workdir(workdir, prepared.configs)
         if sweep is None:
-            sweep = write_sweep(workdir, plan_sweep(prepared, task_count, timed=tune))
+            cost = Cost(prepared.configs, prepared.datasets)
+            sweep = write_sweep(workdir, plan_sweep(prepared, cost, task_count, timed=tune))
         mine = packing.shares([pack.cost for pack in sweep.packs], task_count)[task_index]
         _train_packs(workdir, sweep, prepared, mine, 60 * save_minutes)
     return sweep

@@ -72,7 +72,7 @@ def _example_axis(module: nn.Module, y: Array) -> int:
 def _expand(y: Array, axis: int, t: Float[Array, " point"]) -> Array:
     """Values at all points of each segment, from those at x and at x + v, which follow each other along `axis`."""
     start, end = jnp.split(y, 2, axis)
-    steps = t.astype(y.dtype).reshape(-1, *(1,) * (y.ndim - 1 - axis))
+    steps = t.astype(y.dtype).reshape(*(1,) * (axis + 1), -1, *(1,) * (y.ndim - 1 - axis))
     inside = jnp.expand_dims(start, axis + 1) + steps * jnp.expand_dims(end - start, axis + 1)
     return inside.reshape(*y.shape[:axis], -1, *y.shape[axis + 1 :])
 

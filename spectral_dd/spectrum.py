@@ -179,7 +179,7 @@ def points_on_segments(
     x: Float[Array, "segment *shape"], v: Float[Array, "segment *shape"], t: Float[Array, " point"]
 ) -> Float[Array, "segment point *shape"]:
     """x + t v, for each segment and each t."""
-    return x[:, None] + t.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1)) * v[:, None]
+    return x[:, None] + t.astype(x.dtype).reshape(1, -1, *(1,) * (x.ndim - 1)) * v[:, None]
 
 
 def by_segment(f: Callable[..., Array], *points: Float[Array, "segment point *shape"]) -> Array:

@@ -1,12 +1,13 @@
 """Every test runs on four virtual CPU devices, as a machine with several accelerators would."""
 
+import functools
 import os
-import tempfile
 
 # Processes that a test starts have them too.
 os.environ |= {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
 
 import jax
+import numpy as np
 import pytest
 
 import spectral_dd as sdd
@@ -20,6 +21,33 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def x64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def fast_jit():
+    """`jax.jit` that compiles in half the time, for programs that run once.
+
+    Not where last bits matter: the largest of some entries, computed twice, may differ from itself.
+    """
+    return functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(scope="session")
+def random_variables():
+    """`variables(model, images)`: normal draws, without a program, so that no scale or bias of BatchNorm is trivial."""
+
+    def draw(model, images):
+        rng = np.random.default_rng(0)
+        shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+        def leaf(path, shape):
+            fan_in = np.prod(shape.shape[:-1]) if path[-1].key == "kernel" else 4
+            values = rng.standard_normal(shape.shape) / np.sqrt(fan_in)
+            return np.abs(values) + 0.5 if path[-1].key == "var" else values
+
+        return jax.tree.map_with_path(leaf, shapes)
+
+    return draw
 
 
 @pytest.fixture(scope="session")

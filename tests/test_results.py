@@ -31,7 +31,7 @@ def test_everything_in_the_table_is_there_with_unit_and_name_and_nothing_else(fi
         if name in VARIABLES:
             assert values.dims == VARIABLES[name].dims
     assert ds.frequency.attrs["units"] == "cycles / L2 distance"
-    assert ds.shift.attrs["units"] == "pixels"
+    assert ds["shift"].attrs["units"] == "pixels"
 
 
 def test_members_with_other_epochs_and_other_segments_share_a_data_set(tmp_path, small_axes):

@@ -12,17 +12,16 @@ from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray
 def to_unit(
     images: Num[Array, "*batch height width channel"], dtype: DTypeLike
 ) -> Float[Array, "*batch height width channel"]:
-    """Scales images of 0..255 (uint8) to [0, 1]; floating-point ones stay as they are."""
+    """Scales uint8 images, 0 to 255, to [0, 1]. Floating-point images keep their values."""
     scale = 255 if images.dtype == jnp.uint8 else 1
     return jnp.asarray(images, dtype) / scale
 
 
 def epoch_order(key: PRNGKeyArray, size: ArrayLike, capacity: int) -> Int32[Array, " capacity"]:
-    """Draws the order of the examples in an epoch: a permutation of 0..size-1 in the first `size` places.
+    """Draws the order of the examples in an epoch: a permutation of 0..size-1, then size..capacity-1.
 
-    These do not depend on `capacity` (JAX's partitionable threefry draws the same first bits whatever the
-    length), so a member has the same order alone and in a pack with larger training sets. The places after
-    them hold size..capacity-1.
+    The permutation does not depend on `capacity`, so a member has the same order alone and in a pack with larger
+    training sets: the first bits that JAX's partitionable threefry draws are the same for every length.
 
     Args:
       size: number of examples, at most `capacity`; may be traced.
@@ -37,10 +36,10 @@ def epoch_order(key: PRNGKeyArray, size: ArrayLike, capacity: int) -> Int32[Arra
 def augment(
     key: PRNGKeyArray, images: Num[Array, "example height width channel"], shift: int, flip: bool
 ) -> Num[Array, "example height width channel"]:
-    """Moves each image by -shift..shift pixels along both axes, zeros entering, then mirrors half of them.
+    """Moves each image by -shift..shift pixels along both axes, zeros entering, then mirrors half of the images.
 
-    The draws are independent between examples and the same in all types of images. `shift` and `flip` are
-    static; what is off costs nothing.
+    Each example has its own draws, the same for every type of image. `shift` and `flip` are static; what is off costs
+    nothing.
     """
     if not shift and not flip:
         return images

@@ -64,7 +64,7 @@ def convolve(
     stride: int,
     convolution: str,
 ) -> Float[Array, "feature new_height new_width example"]:
-    """The function of `CONVOLUTIONS` with the name `convolution`; for images of at most 2x2 `tiny`, where it applies."""
+    """The function of `CONVOLUTIONS` with that name, or `tiny` for images of at most 2x2 that it suits."""
     if max(x.shape[1:3]) <= 2 and suits_winograd(x, kernel, stride):
         return tiny(x, kernel)
     return CONVOLUTIONS[convolution](x, kernel, stride)

@@ -33,12 +33,14 @@ class Cost:
         self._widths: dict[str, set[int]] = {}
         for config in configs:
             self._widths.setdefault(config.model, set()).add(config.width)
+        # Thousands of members share a few widths.
         self._per_example = functools.cache(self._trace)
-        self.parameters_at = functools.cache(self._count)
+        self._at_width = functools.cache(self._interpolate)
+        self._parameters = functools.cache(self._count)
 
-    def parameters(self, config: Config, width: int | None = None) -> int:
-        """Trainable parameters at the member's own width, or padded to `width`."""
-        return self.parameters_at(config.model, config.dataset, width or config.width)
+    def parameters(self, config: Config) -> int:
+        """Trainable parameters at the member's own width."""
+        return self._parameters(config.model, config.dataset, config.width)
 
     def step_flops(self, config: Config, width: int) -> float:
         """FLOPs of a step at a padded width; a backward pass counts twice."""
@@ -56,7 +58,7 @@ class Cost:
         widths = sorted(self._widths[model])
         return tuple(dict.fromkeys((widths[0], widths[len(widths) // 2], widths[-1])))
 
-    def _at_width(self, model: str, dataset: str, width: int) -> np.ndarray:
+    def _interpolate(self, model: str, dataset: str, width: int) -> np.ndarray:
         """FLOPs of a forward pass for an example, and bytes that it reads and writes: Lagrange's parabola."""
         widths = self._traced_widths(model)
         terms = [
@@ -86,7 +88,7 @@ class Cost:
     def _count(self, model: str, dataset: str, width: int) -> int:
         if models.declared(models.find(model), "exact_padding") and width > 3:
             # Newton's form of the parabola through three widths, in whole numbers.
-            a, b, c = (self.parameters_at(model, dataset, w) for w in (1, 2, 3))
+            a, b, c = (self._parameters(model, dataset, w) for w in (1, 2, 3))
             return a + (width - 1) * (b - a) + (width - 1) * (width - 2) // 2 * (c - 2 * b + a)
         _, variables, _ = self._abstract(model, dataset, width)
         return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -20,8 +20,8 @@ def describe(workdir: str | os.PathLike, prepared: Prepared, num_tasks: int) -> 
     Raises:
       InputError: DIR cannot take this sweep.
     """
-    existing = check_workdir(workdir, prepared.configs)
-    sweep, cost = existing or plan_sweep(prepared, num_tasks), Cost(prepared.configs, prepared.datasets)
+    existing, cost = check_workdir(workdir, prepared.configs), Cost(prepared.configs, prepared.datasets)
+    sweep = existing or plan_sweep(prepared, cost, num_tasks)
     lines, notes = ["pack  members  widths      parameters      padding  state    work"], {}
     for number, pack in enumerate(sweep.packs):
         members = sweep.members(pack)

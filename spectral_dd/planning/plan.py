@@ -12,16 +12,17 @@ from spectral_dd.provenance import provenance
 from spectral_dd.sweeps import Sweep
 
 
-def plan_sweep(prepared: Prepared, num_tasks: int = 1, *, timed: bool = False) -> Sweep:
+def plan_sweep(prepared: Prepared, cost: Cost, num_tasks: int = 1, *, timed: bool = False) -> Sweep:
     """Packs the members.
 
     Args:
       prepared: the members.
+      cost: of a step, where it is not timed.
       num_tasks: at least so many packs, as far as there are members.
       timed: time lowerings and steps where the sweep is long enough to pay for it, see `tune.py`.
     """
     configs, datasets = prepared.configs, prepared.datasets
-    cost, devices = Cost(configs, datasets), jax.local_device_count()
+    devices = jax.local_device_count()
     choices: dict[str, tune.Choice] = {}
     plan = packing.plan(configs, cost, functools.partial(tune.lowering_for, choices), devices, num_tasks)
     if timed:

@@ -1,0 +1,167 @@
+"""Which figures a data set gives, and those of errors over widths and epochs and of memorisation.
+
+Members that diverged are left out of every figure. A curve is the mean over the members of one width and setting,
+that is over seeds, of those that have the epoch.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from spectral_dd.analysis import curves, memorisation, words
+from spectral_dd.report import axes, spectrum_figures
+from spectral_dd.report.axes import BLUE, GREEN, GREY, ORANGE, WidthColours
+from spectral_dd.report.picture import (
+    INTERPOLATION_THRESHOLD,
+    PEAK,
+    Picture,
+    Setting,
+    draw_by_width,
+    has_spectra,
+    measured,
+    seeds,
+)
+
+# Variables of `curves.statistics`: label, colour, marker, line.
+ERRORS = {
+    "peak_error": ("peak test error", ORANGE, "^", "-"),
+    "final_error": ("final test error", BLUE, "o", "-"),
+    "best_error": ("best test error", GREEN, "v", "-"),
+    "final_train_error": ("final training error", GREY, "s", "--"),
+}
+# Variables of `memorisation.memorisation`: label, colour.
+MEMORISATION = {
+    "high_frequency_share": ("high-frequency share", ORANGE),
+    "jacobian_norm": ("Jacobian norm", BLUE),
+    "loss": ("loss", GREEN),
+    "negative_margin": ("negative margin", GREY),
+}
+
+
+def pictures(ds: xr.Dataset, normalisation: spectrum_figures.NormalisationName = "power") -> Iterator[Picture]:
+    """Yields what can be drawn of `ds`: errors always, each setting by itself; spectra where there are any."""
+    drawable = ((ds["diverged"] < 0) & ds["test_error"].notnull().any("epoch")).values
+    spectra = [name for name in ("energy", "amplitude") if has_spectra(ds, name)]
+    # Examples are averaged once, here: all that follows is small.
+    means = ds.drop_dims("example", errors="ignore").assign({n: ds[n].mean("example").compute() for n in spectra})
+    if spectra:
+        means = means.assign(memorisation.memorisation(ds))
+    means = means.isel(member=np.flatnonzero(drawable))
+    settings = [
+        Setting(values, members, curves.interpolation_width(curves.summary(members)))
+        for values, members in curves.groups(means, curves.setting_names(ds))
+    ]
+    if not settings:
+        return
+    yield width_picture(settings)
+    colours = WidthColours(ds["width"].values)
+    for setting in settings:
+        members = setting.members.sel(epoch=setting.members["epoch"] > 0)
+        if spectra:  # `frequency` is the union over settings of different segments
+            members = members.isel(frequency=measured(members[spectra[0]], "frequency"))
+        if not members["test_error"].notnull().any():
+            continue
+        trained = setting.of(members)
+        yield epoch_picture(trained, colours)
+        if has_spectra(members, spectrum_figures.NORMALISATIONS[normalisation].variable):
+            yield spectrum_figures.spectrum_picture(trained, normalisation)
+        if "slope_share" in members and has_spectra(members, "energy"):
+            yield spectrum_figures.high_frequency_picture(trained, colours)
+        if any(name in members and members[name].notnull().any() for name in MEMORISATION):
+            yield memorisation_picture(trained)
+
+
+def width_picture(settings: Sequence[Setting]) -> Picture:
+    """Error against width, a panel for each setting."""
+    columns = 2 if len(settings) == 4 else min(len(settings), 3)
+    rows = -(-len(settings) // columns)
+    size = (7.5 if columns == 1 else 10.5, 4.2 if columns == 1 else 0.5 + 3.0 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    lines: dict[str, Line2D] = {}
+    for ax, setting in zip(panels.flat, settings, strict=False):
+        lines |= _draw_widths(ax, setting)
+        ax.set_title(words.describe(setting.values))
+    for ax in panels.flat[len(settings) :]:
+        ax.remove()
+    for ax in panels[:, 0]:
+        ax.set_ylabel("error")
+    # All panels share these; set after drawing, because a lower limit fixes the upper one too.
+    axes.percent_axis(panels[0, 0])
+    widths = np.unique(np.concatenate([setting.members["width"] for setting in settings]))
+    axes.width_axis(panels[0, 0], widths, ticks=20 if columns == 1 else 8)
+    for i in range(columns):
+        bottom = (len(settings) - 1 - i) // columns
+        panels[bottom, i].set_xlabel("width")
+        panels[bottom, i].tick_params(labelbottom=True)
+    axes.explain_lines(figure, lines, columns=3 if columns == 1 else 5)
+    caption = (
+        f"Error against width{seeds(settings)}. Final: the last recorded epoch. Best: the lowest recorded test error. "
+        f"{PEAK} The mark is the mean over the seeds that have a peak. Dotted line: the {INTERPOLATION_THRESHOLD}."
+    )
+    return Picture("error_against_width", figure, caption)
+
+
+def _draw_widths(ax: Axes, setting: Setting) -> dict[str, Line2D]:
+    """Draws one panel of `width_picture`; returns its lines by label."""
+    by_width = curves.groups(curves.statistics(setting.members), ["width"])
+    widths = np.array([values["width"] for values, _ in by_width])
+    lines = {}
+    for name, (label, colour, marker, style) in ERRORS.items():
+        each = [members[name] for _, members in by_width]
+        mean, low, high = (np.array([float(getattr(s, f)()) for s in each]) for f in ("mean", "min", "max"))
+        if np.isfinite(mean).any():
+            look = {"color": colour, "marker": marker, "linestyle": style, "markersize": 4, "clip_on": False}
+            lines[label] = axes.draw_curve(ax, widths, mean, low, high, len(ERRORS), **look)
+    if setting.threshold is not None:
+        lines["interpolation threshold"] = ax.axvline(setting.threshold, color="black", linestyle=":", linewidth=1)
+    return lines
+
+
+def epoch_picture(setting: Setting, colours: WidthColours) -> Picture:
+    """Test and training error over epochs, all widths of one setting."""
+    figure = Figure(figsize=(10.5, 3.9), layout="constrained")
+    setting.heading(figure, name_width=True)
+    left, right = figure.subplots(1, 2, sharex=True)
+    draw_by_width(left, setting, colours, lambda members: members["test_error"])
+    draw_by_width(right, setting, colours, lambda members: members["train_error"])
+    left.set_ylabel("test error")
+    right.set_ylabel("training error (labels trained on)")
+    axes.log_axis(left, axes.percent())
+    axes.percent_axis(right)
+    colours.explain(figure, (left, right))
+    caption = (
+        f"Error over epochs for each width{setting.words()}. Left: test error, on a log axis. Right: training error on "
+        "the labels trained on. Epoch 0, before training, is left out."
+    )
+    return setting.picture("error_over_epochs", figure, caption)
+
+
+def memorisation_picture(setting: Setting) -> Picture:
+    """How well relabelled training examples are told from the others, over epochs, a panel a width."""
+    by_width = setting.by_shown_width()
+    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    setting.heading(figure)
+    panels = figure.subplots(1, len(by_width), sharex=True, sharey=True, squeeze=False)[0]
+    lines = {}
+    for ax, (width, members) in zip(panels, by_width, strict=True):
+        for name, (label, colour) in MEMORISATION.items():
+            if name in members and members[name].notnull().any():
+                curve = members[name].mean("member").dropna("epoch")
+                (lines[label],) = ax.plot(curve["epoch"], curve, color=colour)
+        ax.axhline(0.5, color="black", linestyle=":", linewidth=1)
+        ax.set_title(f"width {width}")
+        ax.set_ylim(0, 1)
+        axes.epoch_axis(ax, setting.members["epoch"].values)
+    panels[0].set_ylabel("AUC")
+    axes.explain_lines(figure, lines, columns=len(lines))
+    caption = (
+        f"Detection of relabelled training examples{setting.words(band=False)}. AUC, the area under the ROC curve, is "
+        "the probability that a relabelled example has a higher value than one with its true label. Each value is "
+        "measured around a single example. Dotted: chance, 0.5."
+    )
+    return setting.picture("memorisation", figure, caption)
