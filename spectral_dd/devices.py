@@ -1,0 +1,116 @@
+"""How JAX is set up, once: devices, compilation cache, versions; and what holds for a thread: precision.
+
+What is computed on the devices, and how members are dealt to them, is in `family.py`.
+"""
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Iterator
+
+import jax
+import jaxlib
+
+from spectral_dd.errors import InputError
+from spectral_dd.files import cache_directory
+
+# These end the process on valid programs, such as a product of arrays of rank 7, summed (jax issues 39257, 40412).
+CRASHING = ((0, 10, 2), (0, 11, 0))
+FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
+
+
+@functools.cache
+def set_up() -> None:
+    """One virtual CPU device a core, and a compilation cache that outlives the process; only the first call counts.
+
+    What the user has chosen stays: a number of devices ($JAX_NUM_CPU_DEVICES, $XLA_FLAGS) and a directory for the cache
+    ($JAX_COMPILATION_CACHE_DIR, or in `jax.config`).
+
+    Raises:
+      InputError: JAX has no such platform as $JAX_PLATFORMS here.
+    """
+    check_versions()
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    in_time = _ask_for_cpu_devices(cores)
+    count = _count_devices()
+    if not in_time and jax.default_backend() == "cpu" and count < cores:
+        print(
+            f"JAX already uses {count} CPU device{'s' * (count > 1)}; training runs on that, up to {cores / count:.0f} "
+            "times slower than with one device a core: call spectral_dd before other JAX code, or set "
+            f"JAX_NUM_CPU_DEVICES={cores}",
+            file=sys.stderr,
+        )
+
+
+def _ask_for_cpu_devices(count: int) -> bool:
+    """Sets the number of devices, if the user has not. Returns False if JAX uses devices already."""
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen and jax.config.jax_num_cpu_devices < 0:
+        try:
+            jax.config.update("jax_num_cpu_devices", count)
+        except RuntimeError:
+            return False
+    return True
+
+
+def _count_devices() -> int:
+    try:
+        return jax.local_device_count()
+    except (RuntimeError, AssertionError) as error:  # The second, without a message, if a plugin is not installed.
+        reason = str(error).partition("\n")[0] or "JAX finds no such device"
+        raise InputError(f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: {reason}") from None
+
+
+def check_versions(jaxlib_version: str = jaxlib.__version__) -> None:
+    """Names a jaxlib that crashes, in one line on stderr, and switches off what crashes: fused sums.
+
+    It has no effect once JAX runs. Training takes 15 % longer so (cnn5 of width 8 at 8x8, two cores).
+    """
+    version = tuple(int(part) for part in jaxlib_version.split(".")[:3])
+    flags = os.environ.get("XLA_FLAGS", "")
+    if CRASHING[0] <= version <= CRASHING[1] and FUSIONS not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {FUSIONS}=-reduce".strip()
+        print(
+            f"jaxlib {jaxlib_version} crashes on some valid programs: what crashes is switched off, training is "
+            "about 15 % slower; install jax>=0.11.1, with Python 3.12 or newer",
+            file=sys.stderr,
+        )
+
+
+@contextlib.contextmanager
+def numerics(x64: bool) -> Iterator[None]:
+    """Float32 products in float32, and float64 or not, in this thread; others must enter it themselves.
+
+    A GPU's own choice for float32 products may be TF32, with 10 bits of mantissa.
+    """
+    with jax.default_matmul_precision("float32"), jax.enable_x64(x64):
+        yield
+
+
+class Compilations:
+    """Counts the programs that are compiled, or read from the persistent cache, within it."""
+
+    _COMPILED = "/jax/core/compile/backend_compile_duration"  # of each program, one that is read as well
+    _READ = "/jax/compilation_cache/cache_retrieval_time_sec"
+
+    def __enter__(self) -> "Compilations":
+        self._seconds: dict[str, list[float]] = {self._COMPILED: [], self._READ: []}
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._add)
+
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event in self._seconds:
+            self._seconds[event].append(duration_secs)
+
+    def __str__(self) -> str:
+        all_programs, read = self._seconds[self._COMPILED], self._seconds[self._READ]
+        compiled = len(all_programs) - len(read)
+        seconds = max(0.0, sum(all_programs) - sum(read))
+        return f"{compiled} programs compiled in {seconds:.1f} s, {len(read)} read from the cache in {sum(read):.1f} s"
