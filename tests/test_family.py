@@ -34,9 +34,12 @@ def mixed_pack(**static):
     """Three members that differ in every per-member field; the widest is neither first nor last."""
     rate = 0.1 if static.get("optimizer") == "sgd" else 1.0
     permuted = {"label_noise": 1.0, "noise_kind": "permute"}
-    common = {"epochs": 10, "batch_size": BATCH, "shift": 1, "flip": True, "spectrum_examples": 4} | static
+    noisy, common = (
+        {"label_noise": 0.3},
+        {"epochs": 10, "batch_size": BATCH, "shift": 1, "flip": True, "spectrum_examples": 4} | static,
+    )
     return [
-        Config.of(width=2, seed=3, train_size=40, learning_rate=3e-2 * rate, weight_decay=1e-2, label_noise=0.3, **common),
+        Config.of(width=2, seed=3, train_size=40, learning_rate=3e-2 * rate, weight_decay=1e-2, **noisy, **common),
         Config.of(width=5, seed=1, train_size=83, learning_rate=1e-2 * rate, weight_decay=0, momentum=0.5, **common),
         Config.of(width=3, seed=2, train_size=56, learning_rate=2e-2 * rate, **permuted, **common),
     ]  # fmt: skip

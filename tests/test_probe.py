@@ -13,6 +13,7 @@ from spectral_dd.config import Config
 from spectral_dd.models import build_model
 from test_family import BATCH, mixed_pack
 
+
 def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
     family = family_of(mixed_pack(dtype="float64", spectrum_points=8, spectrum_directions=2), digits)
     state = family.train(family.initial_state(), 0, 3)
@@ -190,10 +191,10 @@ def test_resampled_spectra_change_with_the_epoch_and_else_they_do_not(digits):
 
 def test_examples_and_directions_depend_on_the_seed_alone(digits):
     """Common random numbers: two widths of one seed are measured around the same examples."""
-    pack = [Config.of(width=w, seed=s, train_size=60, batch_size=8, label_noise=0.2) for w, s in ((1, 0), (4, 0), (4, 1))]
+    pack = [
+        Config.of(width=w, seed=s, train_size=60, batch_size=8, label_noise=0.2) for w, s in ((1, 0), (4, 0), (4, 1))
+    ]
     narrow, wide, other = (probe.probes(c, data.draw(digits, c), digits, 0) for c in pack)
     jax.tree.map(np.testing.assert_array_equal, narrow, wide)
     for split in range(3):
         assert not np.array_equal(wide[0][split].images, other[0][split].images)
-
-
