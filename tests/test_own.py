@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import spectral_dd as sdd
-from helpers import family_of, members_of
+from helpers import family_of, initial_variables, members_of
 from spectral_dd import cli
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
@@ -15,7 +15,6 @@ from spectral_dd.errors import InputError
 from spectral_dd.sweeps import read_sweep
 from test_cli import SCRIPTS, flags_of
 from test_family import BATCH, assert_trees_close, train_alone
-from test_probe import initial_variables
 
 SOURCE = '''
 import flax.linen as nn

@@ -160,8 +160,8 @@ def test_spectra_of_a_bfloat16_network_are_of_its_float32_function(digits):
         np.testing.assert_array_equal(found[name], expected[name])
 
 
-def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_alone(digits):
-    settings = {"spectrum_points": 8, "spectrum_measures": 0}
+def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_alone(digits, x64):
+    settings = {"spectrum_points": 8, "spectrum_measures": 0, "dtype": "float64"}
     plain, state = trained(digits, **settings)
     augmented, _ = trained(digits, **settings, spectrum_augment=True)
     before, after = (f.probe(state, 0)["energy"][0] for f in (plain, augmented))
@@ -175,8 +175,7 @@ def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_a
     energy, *_ = spectrum.line_spectra(
         lambda x: plain.model.apply(variables, x, train=False), x, v, num_points=8, half_width=0.5
     )
-    # To 1e-4: a sum of 8 float32 logits that nearly cancel in the high bins.
-    np.testing.assert_allclose(after[0, : len(energy)], energy, rtol=1e-4)
+    np.testing.assert_allclose(after[0, : len(energy)], energy, rtol=1e-8)
     assert np.mean(np.abs(energy / before[0, : len(energy)] - 1) > 1e-3) > 0.5
 
 
