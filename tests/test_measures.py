@@ -29,7 +29,7 @@ def some_inputs(examples=5, directions=3, shape=(3, 2, 1)):
 
 def relu_network(weights, inputs):
     w1, b1, w2 = weights
-    return jax.nn.relu(inputs.reshape(len(inputs), -1) @ w1 + b1) @ w2
+    return jax.nn.relu(inputs.reshape(len(inputs), -1) @ w1 + b1[None]) @ w2
 
 
 def some_weights(*stack):
@@ -131,9 +131,9 @@ def test_linear_regions_are_averaged_over_directions_and_counted_for_each_exampl
 
 
 def test_linear_regions_tolerance_is_relative_to_the_derivative():
-    f, x, v = along_first_axis(lambda t: 1e5 * (t + 1e-3 * jax.nn.relu(t - 0.13)))
-    assert measures.linear_regions(f, x, v, **SEGMENT) == 2
-    assert measures.linear_regions(f, x, v, **SEGMENT, tolerance=1e-2) == 1
+    for change, regions in ((1e-3, 2), (1e-5, 1)):
+        f, x, v = along_first_axis(lambda t, change=change: 1e5 * (t + change * jax.nn.relu(t - 0.13)))
+        assert measures.linear_regions(f, x, v, **SEGMENT) == regions
 
 
 def test_linear_regions_of_a_diverged_network_are_nan():
@@ -149,7 +149,7 @@ def test_linear_regions_of_a_network_are_its_activation_patterns():
     found = measures.linear_regions(
         lambda inputs: jax.nn.relu(inputs.reshape(len(inputs), -1) @ w1 + 0.3) @ w2, x, v, num_points=N, half_width=h
     )
-    points = x[:, None, None] + spectrum.offsets(N, h)[:, None, None, None] * v[:, :, None]
+    points = x[:, None, None] + spectrum.offsets(N, h).reshape(1, 1, N, 1, 1, 1) * v[:, :, None]
     active = np.asarray(points.reshape(5, 2, N, 6) @ w1 + 0.3 > 0)
     changes = (active[:, :, 1:] != active[:, :, :-1]).any(axis=-1).sum(axis=-1)
     assert changes.min() > 2

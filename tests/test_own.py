@@ -21,7 +21,7 @@ import flax.linen as nn
 
 
 class Plain(nn.Module):
-    """flax's own layers, a step that is not affine first, and a norm that zero padding would change."""
+    """flax's own layers, a step that is not affine first, and a smooth norm that zero padding would change."""
 
     width: int
     num_classes: int
@@ -29,7 +29,7 @@ class Plain(nn.Module):
     @nn.compact
     def __call__(self, images, train):
         x = nn.Conv(self.width, (3, 3))(nn.tanh(2 * images))
-        x = nn.relu(nn.LayerNorm()(x))
+        x = nn.relu(nn.LayerNorm(epsilon=1.0)(x))
         x = nn.BatchNorm(use_running_average=not train)(x)
         return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
 '''

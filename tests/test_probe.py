@@ -169,7 +169,7 @@ def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_a
 
     seed = jax.random.fold_in(jax.random.key(0), 1)
     examples = digits.train_images[data.draw(digits, augmented.config).index]
-    x = data.augment(jax.random.fold_in(seed, 3), jnp.asarray(examples), 1, False) / 255
+    x = jnp.float64(data.augment(jax.random.fold_in(seed, 3), jnp.asarray(examples), 1, False)) / 255
     v = spectrum.random_directions(jax.random.fold_in(seed, 0), 1, x)
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
     energy, *_ = spectrum.line_spectra(
