@@ -11,12 +11,13 @@ import time
 
 import jax
 from absl import app, flags
+from jax_contestants import family_of
 from side_by_side import BATCH, REPEATS, SECONDS, Setting, against_best, print_heading, print_row, print_section
 
-from spectral_dd import run
+from spectral_dd import devices
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
-from spectral_dd.family import Family, lowerings
+from spectral_dd.family import lowerings
 from spectral_dd.kernels.convolution import CONVOLUTIONS
 
 SIZE = flags.DEFINE_list("size", ["8", "32"], "heights and widths of the images")
@@ -33,9 +34,9 @@ class Trained:
     """A family that is compiled and has started to train."""
 
     def __init__(self, config: Config, dataset: Dataset, convolution: str):
-        members = [dataclasses.replace(config, seed=i) for i in range(jax.local_device_count())]
+        members = [config.replace(seed=i) for i in range(jax.local_device_count())]
         lowering = dataclasses.replace(usual(), convolution=convolution)
-        self.family = Family(members, dataset, lowering=lowering)
+        self.family = family_of(members, dataset, lowering=lowering)
         self.state = self.family.train(self.family.initial_state(), 0, 1)
         self.epochs = 1
         self.epochs = max(1, round(SECONDS.value / self.seconds()))
@@ -53,10 +54,10 @@ def usual():
 
 
 def main(argv) -> None:
-    run.set_up_jax()
-    devices, used = jax.local_devices(), usual().convolution
-    number = f"{len(devices)} device{'s' * (len(devices) > 1)}"
-    print_section("Convolutions", METHOD.format(batch=BATCH, devices=number, kind=devices[0].device_kind, used=used))
+    devices.set_up()
+    here, used = jax.local_devices(), usual().convolution
+    number = f"{len(here)} device{'s' * (len(here) > 1)}"
+    print_section("Convolutions", METHOD.format(batch=BATCH, devices=number, kind=here[0].device_kind, used=used))
     print_heading(["size", "width"], [*CONVOLUTIONS, "against the best other"])
     for size in map(int, SIZE.value):
         images, labels = Setting("cnn5", [], size).data()
@@ -66,7 +67,7 @@ def main(argv) -> None:
             config = Config(width=width, train_size=len(images), batch_size=BATCH)
             trained = {name: Trained(config, dataset, name) for name in CONVOLUTIONS}
             times = [{name: t.seconds() for name, t in trained.items()} for _ in range(REPEATS.value)]
-            examples = len(images) * len(devices)
+            examples = len(images) * len(here)
             rates = {name: examples / statistics.median(t[name] for t in times) for name in CONVOLUTIONS}
             cells = [f"{rate:,.0f}" for rate in rates.values()]
             print_row(f"{size}x{size}", width, *cells, f"{against_best(rates, used):.2f}")

@@ -11,9 +11,11 @@ import numpy as np
 import optax
 from side_by_side import BATCH, EXAMPLES, HALF_WIDTH, PLANNED_STEPS, POINTS, STEPS_PER_EPOCH, Setting, serve
 
-from spectral_dd import data, packing, run
+from spectral_dd import data, devices
 from spectral_dd.config import Config
-from spectral_dd.family import Family
+from spectral_dd.family import Family, lowerings
+from spectral_dd.planning import packing
+from spectral_dd.planning.cost import Cost
 
 
 class CNN5(nn.Module):
@@ -133,7 +135,7 @@ def members(setting: Setting, **fields) -> tuple[list[Config], data.Dataset]:
     # A test set of one example, so that spectra are of the training set and of next to nothing else.
     dataset = data.Dataset("random", images, labels, images[:1], labels[:1], num_classes=10)
     configs = [
-        Config(
+        Config.of(
             model=setting.model, dataset="random", width=width, seed=seed, train_size=len(images), batch_size=BATCH,
             shift=setting.shift, flip=setting.flip, epochs=PLANNED_STEPS // STEPS_PER_EPOCH, **fields,
         )
@@ -142,21 +144,26 @@ def members(setting: Setting, **fields) -> tuple[list[Config], data.Dataset]:
     return configs, dataset
 
 
+def family_of(configs: list[Config], dataset: data.Dataset, *arguments: Any, **options: Any) -> Family:
+    return Family(configs, dataset, data.draw_all(configs, {dataset.name: dataset}), *arguments, **options)
+
+
 class Ours:
     """This project: packs of padded networks, on a CPU a stream a core, epochs on the device."""
 
     def __init__(self, setting: Setting):
-        run.set_up_jax()
+        devices.set_up()
         configs, dataset = members(setting)
-        devices = jax.local_devices()
-        plan = packing.plan_for(configs, run.work_of({"random": dataset}).seconds, len(devices))
-        places = [[device] for device in devices] if plan.apart else [devices]
-        # What follows each other on a place.
+        here, cost = jax.local_devices(), Cost(configs, {"random": dataset})
+        usual = lowerings(here[0].platform)[0]
+        plan = packing.plan(configs, cost, lambda widest: usual, len(here))
+        groups = [[device] for device in here] if plan.apart else [here]
+        # What follows each other on a group of devices.
         self.streams: list[list[list[Any]]] = []
-        for place, share in zip(places, packing.shares(plan.costs, len(places)), strict=True):
-            families = [Family([configs[i] for i in plan.packs[pack]], dataset, place) for pack in share]
+        for group, share in zip(groups, packing.shares([p.cost for p in plan.packs], len(groups)), strict=True):
+            families = [family_of([configs[i] for i in plan.packs[n].members], dataset, group) for n in share]
             self.streams.append([[family, family.initial_state()] for family in families])
-        self.threads = concurrent.futures.ThreadPoolExecutor(len(places))
+        self.threads = concurrent.futures.ThreadPoolExecutor(len(groups))
 
     def work(self, epochs: int) -> None:
         def train(stream):
@@ -171,14 +178,14 @@ class OurSpectra:
     """This project: what a sweep records, without the measures that are not spectra."""
 
     def __init__(self, setting: Setting):
-        run.set_up_jax()
+        devices.set_up()
         fields = {"spectrum_points": POINTS, "spectrum_half_width": HALF_WIDTH}
-        self.family = Family(*members(setting, spectrum_examples=EXAMPLES, spectrum_measures=0, **fields))
+        self.family = family_of(*members(setting, spectrum_examples=EXAMPLES, spectrum_measures=0, **fields))
         self.state = self.family.initial_state()
 
     def work(self, times: int) -> None:
         for _ in range(times):
-            self.family.spectra(self.state, epoch=0)
+            self.family.probe(self.state, epoch=0)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import torch
 from absl import app, flags
 from side_by_side import CORES, REPEATS, SECONDS, STEPS_PER_EPOCH
 
-from spectral_dd import run
+from spectral_dd import devices
+from spectral_dd.provenance import provenance
 
 OUTPUT = flags.DEFINE_string("output", "docs/benchmarks.md", "file to write")
 
@@ -31,8 +32,8 @@ HEADER = """# Benchmarks
 
 Written by `make bench`. The contestants of a row, each a process of its own, work in turn, so that whatever else the
 machine does hits all alike: medians of {repeats} measurements, each of about {seconds:g} seconds or, where that takes
-longer, of one epoch of {steps} steps of every network, or of one spectrum of every network. Compiling is left out. Load
-from elsewhere slows most of all what waits for all cores in each operation, as PyTorch does.
+longer, of one epoch of {steps} steps of every network, or of one spectrum of every network. Compiling is left out.
+Other load hurts PyTorch most: each of its operations waits for all cores.
 
 | | |
 |---|---|
@@ -53,19 +54,19 @@ def processor() -> str:
 
 
 def header(minutes: float, load: float) -> str:
-    provenance = run.provenance()
-    versions = provenance["versions"] | {"torch": torch.__version__}
+    about = provenance()
+    versions = about["versions"] | {"torch": torch.__version__}
     return HEADER.format(
         repeats=REPEATS.value,
         steps=STEPS_PER_EPOCH,
         seconds=SECONDS.value,
         processor=processor(),
         cores=CORES,
-        devices=", ".join(provenance["devices"]),
-        python=provenance["python"],
+        devices=", ".join(about["devices"]),
+        python=about["python"],
         packages=", ".join(f"{name} {version}" for name, version in versions.items() if name != "spectral_dd"),
-        revision=provenance["git_revision"],
-        date=provenance["date"],
+        revision=about["git_revision"],
+        date=about["date"],
         minutes=minutes,
         load=load,
     )
@@ -87,7 +88,7 @@ def printed_by(program: str) -> str:
 
 def main(argv: Sequence[str]) -> None:
     start, load = time.monotonic(), os.getloadavg()[1]
-    run.set_up_jax()
+    devices.set_up()
     on_gpu = jax.devices()[0].platform == "gpu"
     sections = [printed_by(program) for program in PROGRAMS + (GPU_PROGRAMS if on_gpu else CPU_PROGRAMS)]
     pathlib.Path(OUTPUT.value).write_text("\n".join([header((time.monotonic() - start) / 60, load), *sections]))

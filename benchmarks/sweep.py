@@ -16,12 +16,17 @@ from collections.abc import Sequence
 
 import jax
 from absl import app
+from jax_contestants import family_of
 from side_by_side import CORES, REPEATS, SECONDS, print_heading, print_row, print_section
-from spectral_dd.sweep import PRESETS
 
-from spectral_dd import data, packing, run
+import spectral_dd as sdd
+from spectral_dd import data, devices
 from spectral_dd.config import Config
-from spectral_dd.family import Family
+from spectral_dd.family import lowerings
+from spectral_dd.planning import packing
+from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.prepare import prepare
+from spectral_dd.presets import PRESETS
 
 # Log grids of widths, of one seed and of several.
 GRIDS = {
@@ -51,21 +56,22 @@ MEMBERS_OF_A_DEVICE = 4
 
 
 def members(dataset: data.Dataset, widths: Sequence[int], seeds: int) -> list[Config]:
-    fields = {name: values[0] for name, values in PRESETS["digits"].items()}
-    configs = [Config(**fields | {"width": width, "seed": seed}) for width in widths for seed in range(seeds)]
-    return run.resolve(configs, {"digits": dataset})
+    return prepare(sdd.sweep("digits", width=widths, seed=range(seeds)), dataset=dataset).configs
 
 
 def plans(dataset: data.Dataset) -> None:
     print_heading(["widths", "seeds"], ["members", "packs", "apart", "padding"])
-    work = run.work_of({"digits": dataset})
+    usual = lowerings(jax.local_devices()[0].platform)[0]
     for name, widths in GRIDS.items():
         for seeds in SEEDS:
             configs = members(dataset, widths, seeds)
-            plan = packing.plan_for(configs, work.seconds, jax.local_device_count())
-            widest = [max(configs[i].width for i in pack) for pack in plan.packs]
-            padded = sum(work.seconds(configs[i], w) for w, pack in zip(widest, plan.packs, strict=True) for i in pack)
-            alone = sum(work.seconds(config, config.width) for config in configs)
+            cost = Cost(configs, {"digits": dataset})
+            plan = packing.plan(configs, cost, lambda widest: usual, jax.local_device_count())
+            padded = alone = 0.0
+            for pack in plan.packs:
+                own = [configs[i] for i in pack.members]
+                padded += sum(c.steps * cost.step_seconds(c, packing.widest(own).width) for c in own)
+                alone += sum(c.steps * cost.step_seconds(c, c.width) for c in own)
             cells = (len(configs), len(plan.packs), "yes" if plan.apart else "no", f"{1 - alone / padded:.0%}")
             print_row(name, seeds, *cells)
 
@@ -73,8 +79,8 @@ def plans(dataset: data.Dataset) -> None:
 class Training:
     """A family that is compiled and trains."""
 
-    def __init__(self, dataset: data.Dataset, number: int, devices: Sequence[jax.Device]):
-        self.family = Family(members(dataset, [WIDTH], number), dataset, devices)
+    def __init__(self, dataset: data.Dataset, number: int, on: Sequence[jax.Device]):
+        self.family = family_of(members(dataset, [WIDTH], number), dataset, on)
         self.state = self.family.train(self.family.initial_state(), 0, 1)
 
     def seconds(self, epochs: int) -> float:
@@ -84,19 +90,19 @@ class Training:
 
 
 def growth(dataset: data.Dataset, few: Training) -> None:
-    devices, number = jax.local_devices(), len(few.family.configs)
+    here, number = jax.local_devices(), len(few.family.configs)
     trained = {
         "members": few,
-        "four times the members": Training(dataset, 4 * number, devices),
-        "one device": Training(dataset, number, devices[:1]),
+        "four times the members": Training(dataset, 4 * number, here),
+        "one device": Training(dataset, number, here[:1]),
     }
     epochs = max(1, round(SECONDS.value / trained["members"].seconds(1)))
     times = [{name: t.seconds(epochs) for name, t in trained.items()} for _ in range(REPEATS.value)]
     medians = {name: statistics.median(t[name] for t in times) for name in trained}
     ratios = {name: seconds / medians["members"] for name, seconds in medians.items() if name != "members"}
     print_heading(["", "members", "devices"], ["time, relative"])
-    print_row("", number, len(devices), "1.00")
-    print_row("four times the members", 4 * number, len(devices), f"{ratios['four times the members']:.2f}")
+    print_row("", number, len(here), "1.00")
+    print_row("four times the members", 4 * number, len(here), f"{ratios['four times the members']:.2f}")
     print_row("one device", number, 1, f"{ratios['one device']:.2f}")
 
 
@@ -128,12 +134,12 @@ def whole_sweep() -> tuple[float, float]:
 
 
 def main(argv: Sequence[str]) -> None:
-    run.set_up_jax()
-    dataset, devices = data.load_dataset("digits"), jax.local_devices()
+    devices.set_up()
+    dataset, here = data.load_dataset("digits"), jax.local_devices()
     (config,) = members(dataset, [WIDTH], 1)
-    on_cpu = devices[0].platform == "cpu"
+    on_cpu = here[0].platform == "cpu"
     text = (METHOD + IDLE_METHOD if on_cpu else METHOD).format(
-        devices=f"{len(devices)} x {devices[0].device_kind}",
+        devices=f"{len(here)} x {here[0].device_kind}",
         epochs=config.epochs,
         width=WIDTH,
         examples=config.train_size,
@@ -142,7 +148,7 @@ def main(argv: Sequence[str]) -> None:
     print_section("Sweeps", text)
     plans(dataset)
     print(flush=True)
-    trained = Training(dataset, MEMBERS_OF_A_DEVICE * len(devices), devices)
+    trained = Training(dataset, MEMBERS_OF_A_DEVICE * len(here), here)
     growth(dataset, trained)
     if on_cpu:
         print(flush=True)

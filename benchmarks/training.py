@@ -13,10 +13,11 @@ import torch
 from absl import app, flags
 from peak import SIDE, product_rates
 from side_by_side import BATCH, CORES, PLANNED_STEPS, STEPS_PER_EPOCH, Setting
-from spectral_dd.packing import Work
-from spectral_dd.sweep import PRESETS
 
 from spectral_dd.config import Config
+from spectral_dd.data import Dataset
+from spectral_dd.planning.cost import Cost
+from spectral_dd.presets import PRESETS
 
 MODEL = flags.DEFINE_enum("model", "cnn5", ["cnn5", "resnet18"], "architecture")
 SIZE = flags.DEFINE_list("size", None, "heights and widths of the images; by default 8,32, of a resnet18 32")
@@ -67,9 +68,11 @@ def contestants(setting: Setting) -> dict[str, str]:
 
 def flops_of_an_example(setting: Setting) -> float:
     """Of training each network on one example."""
-    work = Work({"random": (setting.size, setting.size, setting.channels)}, {"random": 10})
-    one = {"dataset": "random", "epochs": 1, "train_size": 1, "batch_size": 1}
-    return sum(work.train_flops(Config(model=setting.model, width=width, **one)) for width in setting.widths)
+    images, labels = setting.data()
+    dataset = Dataset.from_arrays(images, labels, images, labels, name="random", num_classes=10)
+    configs = [Config.of(model=setting.model, width=w, dataset="random", batch_size=1) for w in setting.widths]
+    cost = Cost(configs, {"random": dataset})
+    return sum(cost.step_flops(config, config.width) for config in configs)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Runs again what docs/results.md reports, and prints its tables; also the figures that README and that page show.
 
-About 25 minutes on two cores, of which `digits` takes half. Parts that are finished are not trained again.
+About 15 minutes on two cores. Parts that are finished are not trained again.
 
     python experiments/results.py --runs=runs            # all parts
     python experiments/results.py --runs=runs --part=demo,mnist1d
@@ -24,13 +24,6 @@ PARTS = {
         "3 minutes",
         ["train_sweep.py --workdir={dir} --preset=digits", "report.py --workdir={dir}"],
     ),
-    "digits": (
-        "12 minutes",
-        [
-            "train_sweep.py --workdir={dir} --preset=digits --seed=10,11,12,13,14 --spectrum_examples=0",
-            "report.py --workdir={dir}",
-        ],
-    ),
     "mnist1d": (
         "2 minutes",
         [
@@ -50,8 +43,6 @@ PARTS = {
 # Figures of a part that the documentation shows.
 FIGURES = {
     "demo": {"error_over_epochs.png": "demo-epochs.png"},
-    "digits": {"error_against_width.png": "digits-widths.png"},
-    "mnist1d": {"error_against_width.png": "mnist1d-widths.png"},
 }
 
 FLAGS = flags.FlagValues()
