@@ -13,7 +13,7 @@ endif
 # Named by the version: another Python makes another environment.
 READY := $(VENV)/ready-$(lastword $(shell $(PYTHON) --version))
 
-.PHONY: demo test lint format bench clean setup
+.PHONY: demo test lint format bench results clean setup
 
 demo: $(READY)
 	$(BIN)/python experiments/train_sweep.py --workdir=runs/demo --preset=digits
@@ -34,6 +34,9 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python benchmarks/report.py
+
+results: $(READY)
+	$(BIN)/python experiments/results.py
 
 setup: $(READY)
 

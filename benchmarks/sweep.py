@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import jax
 from absl import app
 from side_by_side import CORES, REPEATS, SECONDS, print_heading, print_row, print_section
+from spectral_dd.sweep import PRESETS
 
 from spectral_dd import data, packing, run
 from spectral_dd.config import Config
 from spectral_dd.family import Family
-from spectral_dd.sweep import PRESETS
 
 # Log grids of widths, of one seed and of several.
 GRIDS = {

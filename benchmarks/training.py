@@ -13,10 +13,10 @@ import torch
 from absl import app, flags
 from peak import SIDE, product_rates
 from side_by_side import BATCH, CORES, PLANNED_STEPS, STEPS_PER_EPOCH, Setting
-
-from spectral_dd.config import Config
 from spectral_dd.packing import Work
 from spectral_dd.sweep import PRESETS
+
+from spectral_dd.config import Config
 
 MODEL = flags.DEFINE_enum("model", "cnn5", ["cnn5", "resnet18"], "architecture")
 SIZE = flags.DEFINE_list("size", None, "heights and widths of the images; by default 8,32, of a resnet18 32")

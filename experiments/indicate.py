@@ -23,7 +23,9 @@ FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
 flags.DEFINE_string("spectrum", None, "use the spectra of this name, made by evaluate_spectrum.py", **own)
-flags.DEFINE_integer("first_bin", None, "first bin k0 of the high frequencies; default: a quarter of the highest", **own)
+flags.DEFINE_integer(
+    "first_bin", None, "first bin k0 of the high frequencies; default: a quarter of the highest", **own
+)
 
 
 def main() -> None:

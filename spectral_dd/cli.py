@@ -82,7 +82,7 @@ def run_script(argv: Sequence[str]) -> int:
 
 def _load(path: pathlib.Path) -> types.ModuleType:
     running = sys.modules["__main__"]
-    if getattr(running, "FLAGS", None) is not None and pathlib.Path(running.__file__ or "").name == path.name:
+    if getattr(running, "__file__", None) and pathlib.Path(running.__file__ or "").resolve() == path.resolve():
         return running
     specification = importlib.util.spec_from_file_location(path.stem, path)
     assert specification is not None and specification.loader is not None

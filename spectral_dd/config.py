@@ -32,9 +32,7 @@ class SpectrumConfig:
         400, "examples of each split whose spectrum is recorded; 0: no spectra", unit="examples", min=0
     )
     points: int = _static(128, "points N on the segment through an example; even", unit="points", min=4)
-    half_width: float = _static(
-        0.5, "half width h of the segment", unit="L2 distance in input space", above=0
-    )
+    half_width: float = _static(0.5, "half width h of the segment", unit="L2 distance in input space", above=0)
     direction: str = _static(
         "random",
         "random: normal draws; adversarial: gradient of the cross-entropy at the predicted class; same_class, "

@@ -251,7 +251,8 @@ def _stack(arrays: Sequence[np.ndarray], missing: int) -> np.ndarray:
     """Arrays along a new member axis, int32, filled up to the longest (and to at least one entry) with `missing`."""
     size = max(1, *map(len, arrays))
     filled = [
-        np.pad(a, [(0, size - len(a)), *[(0, 0)] * (a.ndim - 1)], constant_values=missing) for a in map(np.asarray, arrays)
+        np.pad(a, [(0, size - len(a)), *[(0, 0)] * (a.ndim - 1)], constant_values=missing)
+        for a in map(np.asarray, arrays)
     ]
     return np.stack(filled).astype(np.int32)
 

@@ -64,10 +64,11 @@ def linear_regions(
         s_n = J(x + t_n v) v,    t_n = `spectrum.offsets(N, h)`
         1 + #{n: |s_{n+1} - s_n| > 1e-4 max(|s_n|, |s_{n+1}|)},    L2 norms over classes
 
-    The derivative along the segment is exact and constant inside of a region, so 1e-4 only has to exceed rounding. Where it is zero on both sides nothing is counted; where it is zero on one side the change is.
+    The derivative along the segment is exact and constant inside of a region, so 1e-4 only has to exceed rounding.
+    Where it is zero on both sides nothing is counted; where it is zero on one side the change is.
 
-    A lower bound: kinks between the same two points count once, so the number is at most N, and a kink that leaves
-    the derivative along v as it was is not seen. (A point that lies exactly on a kink is the exception: it can have a
+    A lower bound: kinks between the same two points count once, so the number is at most N, and a kink that leaves the
+    derivative along v as it was is not seen. (A point that lies exactly on a kink is the exception: it can have a
     derivative of its own there, and be counted as a region.) Transitions along a trajectory: Novak et al.,
     arXiv 1802.08760.
 

@@ -68,7 +68,8 @@ def probes(config: Config, draws: Draws, dataset: Dataset, epoch: int) -> tuple[
                 num=asked.directions,
                 seed=(config.seed, epoch, number),
             )
-        chosen.append(Probe(images, labels, partners))
+        arrays: tuple[Any, ...] = (images, labels, partners)  # of the host, of which the device gets copies
+        chosen.append(Probe(*arrays))
     return tuple(chosen), relabelled
 
 
@@ -98,7 +99,7 @@ def spectra(
         return jax.nn.softmax(outputs) if asked.output == "softmax" else outputs
 
     v = _directions(config, key, inputs, probed, images, logits, max_batch)
-    segment = {"num_points": asked.points, "half_width": asked.half_width}
+    segment: dict[str, Any] = {"num_points": asked.points, "half_width": asked.half_width}
     found = spectrum.sampled_spectra(sample, x, v, **segment, window=asked.window, max_batch=max_batch)
     results = _by_split(config, probed, found._asdict(), sizes)
     if asked.measures:

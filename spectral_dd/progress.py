@@ -86,9 +86,7 @@ class TimeLeft:
         rate = sum(pack.steady for pack in packs) / work if work else 1.0
         finished = [pack.setup for pack in packs if pack.done >= _ALL and pack.setup]
         setup = sum(finished) / len(finished) if finished else COMPILE_SECONDS
-        left = [
-            max(0.0, setup - pack.setup) + rate * (1 - pack.done) * pack.cost for pack in packs if pack.done < _ALL
-        ]
+        left = [max(0.0, setup - pack.setup) + rate * (1 - pack.done) * pack.cost for pack in packs if pack.done < _ALL]
         return max([0.0, sum(left) / self._at_a_time, *left])
 
 

@@ -101,7 +101,7 @@ def _measured(
     if not records:
         return {}, {}
     bins = [frequencies(c.spectrum.points, c.spectrum.half_width) for c in configs]
-    coordinates = {
+    coordinates: dict[str, Any] = {
         "split": list(SPLITS),
         "example": np.arange(max(c.spectrum.examples for c in configs)),
         "frequency": np.unique(np.concatenate(bins)),

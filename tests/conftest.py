@@ -3,14 +3,22 @@
 import functools
 import os
 
-# Processes that a test starts have them too.
-os.environ |= {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
+from spectral_dd.files import cache_directory
+
+# Processes that a test starts have them too. One compilation cache serves all workers, and the next run.
+os.environ |= {
+    "JAX_NUM_CPU_DEVICES": "4",
+    "JAX_PLATFORMS": "cpu",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
+}
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "xla"))
 
 import jax
 import numpy as np
 import pytest
 
 import spectral_dd as sdd
+from packs import record_pack
 from spectral_dd.data import load_dataset
 from spectral_dd.sweeps import expand
 
@@ -53,6 +61,12 @@ def random_variables():
 @pytest.fixture(scope="session")
 def digits():
     return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def recorded_pack(tmp_path_factory):
+    """The directory of `packs.record_pack`; tests write to copies of it."""
+    return record_pack(tmp_path_factory.mktemp("recorded") / "pack")
 
 
 @pytest.fixture(scope="session")

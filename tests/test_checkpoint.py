@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from packs import MEMBERS, abstract, assert_same, make_results, make_state, run_python
 
+from packs import MEMBERS, abstract, assert_same, make_results, make_state, run_python
 from spectral_dd import checkpoint
 from spectral_dd.checkpoint import PackWriter, load_member_state, load_results, load_state, recorded_epochs
 from spectral_dd.errors import CheckpointError, InputError

@@ -1,4 +1,4 @@
-"""The house: which room imports from which, and how large a file is. README's map has the same rooms in the same order."""
+"""The house: which room imports from which, and how large a file is. README's map lists the rooms in their order."""
 
 import ast
 import pathlib
@@ -56,7 +56,9 @@ def test_a_room_imports_only_from_rooms_above_it(path):
 
 
 def test_there_is_no_circle():
-    edges = {module_of(path): set(imports(path)) - {module_of(path)} for path in FILES if module_of(path) != "spectral_dd"}
+    edges = {
+        module_of(path): set(imports(path)) - {module_of(path)} for path in FILES if module_of(path) != "spectral_dd"
+    }
     left = dict(edges)
     while free := [m for m, needed in left.items() if not needed & left.keys()]:
         for module in free:

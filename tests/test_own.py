@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import spectral_dd as sdd
-from helpers import family_of, members_of
+from helpers import family_of, initial_variables, members_of
 from spectral_dd import cli
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
@@ -15,14 +15,13 @@ from spectral_dd.errors import InputError
 from spectral_dd.sweeps import read_sweep
 from test_cli import SCRIPTS, flags_of
 from test_family import BATCH, assert_trees_close, train_alone
-from test_probe import initial_variables
 
 SOURCE = '''
 import flax.linen as nn
 
 
 class Plain(nn.Module):
-    """flax's own layers, a step that is not affine first, and a norm that zero padding would change."""
+    """flax's own layers, a step that is not affine first, and a smooth norm that zero padding would change."""
 
     width: int
     num_classes: int
@@ -30,7 +29,7 @@ class Plain(nn.Module):
     @nn.compact
     def __call__(self, images, train):
         x = nn.Conv(self.width, (3, 3))(nn.tanh(2 * images))
-        x = nn.relu(nn.LayerNorm()(x))
+        x = nn.relu(nn.LayerNorm(epsilon=1.0)(x))
         x = nn.BatchNorm(use_running_average=not train)(x)
         return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
 '''

@@ -14,22 +14,24 @@ KINDS = {
     "cnn5": CNN5,
     "resnet": partial(ResNet, blocks=(1, 1)),
     "preactivation resnet": partial(ResNet, blocks=(1, 1), preactivation=True),
-    "vgg": VGG,
+    "vgg": partial(VGG, convolutions=(1, 1, 1, 1, 1)),
 }
 DROPOUT = {"dropout": jax.random.key(7)}
 
 
-def narrow_and_wide(name, narrow, wide):
+def narrow_and_wide(name, narrow, wide, draw):
+    """Two networks, variables of the narrow one, shapes of the wide one's, and images."""
     exact = {"dtype": jnp.float64, "param_dtype": jnp.float64}
     models = [KINDS[name](width=width, num_classes=10, **exact) for width in (narrow, wide)]
     size = max(8, models[0].smallest_image)
-    image = jax.random.uniform(jax.random.key(1), (5, size, size, 1))
-    return models, [jax.jit(partial(m.init, train=False))(jax.random.key(m.width), image) for m in models], image
+    image = np.random.default_rng(1).uniform(size=(5, size, size, 1))
+    shapes = jax.eval_shape(lambda x: models[1].init(jax.random.key(0), x, train=False), image)
+    return models, (draw(models[0], image), shapes), image
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_padded_network_computes_the_narrow_networks_function(name, x64):
-    (narrow, wide), (variables, wide_variables), image = narrow_and_wide(name, 3, 8)
+def test_a_padded_network_computes_the_narrow_networks_function(name, x64, random_variables):
+    (narrow, wide), (variables, wide_variables), image = narrow_and_wide(name, 3, 8, random_variables)
     padded = padding.pad(variables, wide_variables)
     for train in (False, True):
         outputs = [
@@ -40,8 +42,8 @@ def test_a_padded_network_computes_the_narrow_networks_function(name, x64):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_gradient_of_every_padded_entry_is_exactly_zero(name, x64):
-    (_, wide), (variables, wide_variables), image = narrow_and_wide(name, 3, 8)
+def test_the_gradient_of_every_padded_entry_is_exactly_zero(name, x64, random_variables):
+    (_, wide), (variables, wide_variables), image = narrow_and_wide(name, 3, 8, random_variables)
     padded = padding.pad(variables, wide_variables)
     is_padding = padding.pad(jax.tree.map(np.ones_like, variables["params"]), wide_variables["params"])
 
@@ -55,8 +57,8 @@ def test_the_gradient_of_every_padded_entry_is_exactly_zero(name, x64):
     assert any(np.any(g) for g in jax.tree.leaves(gradient))
 
 
-def test_unpad_is_the_inverse_of_pad(x64):
-    _, (variables, wide_variables), _ = narrow_and_wide("cnn5", 2, 5)
+def test_unpad_is_the_inverse_of_pad(x64, random_variables):
+    _, (variables, wide_variables), _ = narrow_and_wide("cnn5", 2, 5, random_variables)
     back = padding.unpad(padding.pad(variables, wide_variables), variables)
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 

@@ -147,7 +147,8 @@ def two_packs(monkeypatch, small_axes):
     """Each width its own pack, on all devices or apart, whatever is faster."""
     configs = expand(small_axes | {"width": [2, 8]})
 
-    def train(workdir, apart, lowering=Lowering("im2col", 1), **options):
+    def train(workdir, apart, convolution="im2col", **options):
+        lowering = Lowering(convolution, 1)
         packs = [
             Pack(tuple(i for i, c in enumerate(configs) if c.width == width), lowering, float(width))
             for width in (2, 8)
@@ -173,7 +174,7 @@ def test_the_lowering_of_sweep_json_is_kept_when_a_run_resumes(tmp_path, two_pac
         return train_pack(*arguments, lowering=lowering, **options)
 
     monkeypatch.setattr(run, "train_pack", note)
-    sweep = two_packs(tmp_path, False, Lowering("lax", 1))
+    sweep = two_packs(tmp_path, False, "lax")
     assert two_packs(tmp_path, False, tune=True) == sweep
     assert used == [Lowering("lax", 1)] * 4
     # Another platform has its own.

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 import tensorstore as ts
-from packs import MEMBERS, abstract, assert_same, flip_bit, largest_file, make_results, make_state
 
+from packs import MEMBERS, abstract, assert_same, flip_bit, largest_file, make_results, make_state
 from spectral_dd.checkpoint import PackWriter, is_intact, load_member_state, load_results, load_state, recorded_epochs
 from spectral_dd.errors import CheckpointError, InputError
 

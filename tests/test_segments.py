@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spectral_dd.config import InputError
+from spectral_dd.errors import InputError
 from spectral_dd.models import CNN5, MLP, MODELS, VGG, ResNet, declared
 from spectral_dd.models.network import Network, channel_major
 from spectral_dd.segments import on_segments

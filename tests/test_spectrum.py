@@ -87,7 +87,7 @@ def test_energies_satisfy_parseval(x64):
     energy, *_ = spectrum.line_spectra(network, x, v, num_points=N, half_width=h)
     t = spectrum.offsets(N, h)
     for e in range(2):
-        outputs = network(x[e] + t[:, None, None, None] * v[e, 0])
+        outputs = network(x[e : e + 1] + t[:, None, None, None] * v[e])
         assert over_all_bins(energy[e]) == pytest.approx(N * jnp.mean(jnp.sum(outputs**2, axis=0)))
 
 
@@ -117,7 +117,7 @@ def test_the_residual_satisfies_parseval_with_its_window(window, x64):
     found = spectrum.line_spectra(network, x, v, num_points=N, half_width=h, window=window)
     n = np.arange(N)
     for e in range(2):
-        outputs = np.asarray(network(x[e] + spectrum.offsets(N, h)[:, None, None, None] * v[e, 0]))
+        outputs = np.asarray(network(x[e : e + 1] + spectrum.offsets(N, h)[:, None, None, None] * v[e]))
         residual = outputs - np.stack([np.polyval(np.polyfit(n, o, 1), n) for o in outputs.T], axis=1)
         windowed = [np.mean(np.sum((w[:, None] * residual) ** 2, axis=0)) for w in spectrum.windows(window, N)]
         assert over_all_bins(found.residual_energy[e]) == pytest.approx(N * np.mean(windowed))

@@ -3,13 +3,13 @@
 Only the names that the rest of the project uses, and the choice of the loader; the work is in the modules.
 """
 
-from spectral_dd.errors import InputError
 from spectral_dd.data.arrays import load_npz
 from spectral_dd.data.builtin import BUILTIN
 from spectral_dd.data.dataset import Dataset
 from spectral_dd.data.labels import Draws, draw, draw_all, partners, resample
 from spectral_dd.data.on_device import augment, epoch_order, to_unit
 from spectral_dd.data.tfds import load_tfds
+from spectral_dd.errors import InputError
 
 __all__ = [
     "Dataset",

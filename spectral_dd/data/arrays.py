@@ -5,8 +5,8 @@ import zlib
 
 import numpy as np
 
-from spectral_dd.errors import InputError
 from spectral_dd.data.dataset import ARRAYS, Dataset
+from spectral_dd.errors import InputError
 
 # What NumPy and zipfile raise for a damaged file depends on the place of the damage.
 _READ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)

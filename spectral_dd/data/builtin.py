@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spectral_dd.errors import InputError
 from spectral_dd.data.dataset import Dataset
 from spectral_dd.data.streams import Stream, generator
+from spectral_dd.errors import InputError
 
 DIGITS_TRAIN_SIZE = 1000  # of 1797; the rest is the test set
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from spectral_dd.config import Config
-from spectral_dd.errors import InputError
 from spectral_dd.data.dataset import Dataset
 from spectral_dd.data.streams import Stream, generator
+from spectral_dd.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from spectral_dd.errors import InputError, nearest
 from spectral_dd.data.builtin import BUILTIN
 from spectral_dd.data.dataset import ARRAYS, Dataset, size
+from spectral_dd.errors import InputError, nearest
 from spectral_dd.files import TEMPORARY, cache_directory
 
 

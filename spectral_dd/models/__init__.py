@@ -104,9 +104,10 @@ def with_fields(model: nn.Module, **values: Any) -> nn.Module:
     return model.clone(**{name: value for name, value in values.items() if name in _fields(model)})
 
 
-def declared(model: nn.Module, name: str) -> Any:
-    """What a network declares under a name of `DECLARATIONS`, or the default."""
-    return getattr(model, name, DECLARATIONS[name])
+def declared(model: nn.Module | Callable[..., nn.Module], name: str) -> Any:
+    """What a network, or its class as `find` returns it, declares under a name of `DECLARATIONS`, or the default."""
+    cls = model.func if isinstance(model, functools.partial) else model
+    return getattr(cls, name, DECLARATIONS[name])
 
 
 def _fields(network: Any) -> dict[str, dataclasses.Field]:

@@ -16,6 +16,7 @@ import xarray as xr
 
 from spectral_dd.analysis import curves, words
 from spectral_dd.config import FIELDS
+from spectral_dd.files import write_whole
 from spectral_dd.report.axes import STYLE
 from spectral_dd.report.figures import pictures
 from spectral_dd.report.picture import INTERPOLATION_THRESHOLD, PEAK, has_spectra, measured
@@ -39,18 +40,17 @@ def draw_report(
       The path of report.html: one file without scripts or external resources.
     """
     directory = pathlib.Path(directory)
-    (directory / "figures").mkdir(parents=True, exist_ok=True)
     figures = []
     with matplotlib.rc_context(STYLE):
         for name, figure, caption in pictures(ds, normalisation):
             image = io.BytesIO()
             figure.savefig(image, format="png")
-            _write(directory / "figures" / f"{name}.png", image.getvalue())
+            write_whole(directory / "figures" / f"{name}.png", image.getvalue())
             # 100 pixels an inch, whatever the resolution: letters have one size in all figures.
             width = round(100 * figure.get_figwidth())
             figures.append({"width": width, "caption": caption, "data": base64.b64encode(image.getvalue()).decode()})
     path = directory / "report.html"
-    _write(path, _page(ds, title=title, figures=figures))
+    write_whole(path, _page(ds, title=title, figures=figures))
     return path
 
 
@@ -131,13 +131,3 @@ def _table_caption(table: xr.Dataset) -> str:
         f"training error of at most {curves.TOLERANCE:.0%}; '-': never. The {INTERPOLATION_THRESHOLD}, is "
         f"{'; '.join(thresholds)}."
     )
-
-
-def _write(path: pathlib.Path, content: bytes | str) -> None:
-    """Replaces the file in one step: a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

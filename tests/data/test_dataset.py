@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from spectral_dd.errors import InputError
 from spectral_dd.data import Dataset
+from spectral_dd.errors import InputError
 
 
 def arrays(**changed):

@@ -3,7 +3,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from spectral_dd.config import Config, InputError
+from spectral_dd.config import Config
+from spectral_dd.errors import InputError
 from spectral_dd.models import CNN5, MODELS, build_model, declared, find, register, with_fields
 
 FILE = """

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from small_sweep import make_sweep
 
+from spectral_dd.analysis import words
 from spectral_dd.report import draw_report, page
 
 
@@ -37,7 +38,7 @@ def draw(ds, directory, **options):
     path = draw_report(ds, directory, "Sweep <1> & more", **options)
     assert path == directory / "report.html"
     drawn = Page(path)
-    files = sorted(p.name for p in (directory / "figures").iterdir())
+    files = sorted(p.name for p in directory.glob("figures/*"))
     sources = [attributes["src"] for tag, attributes in drawn.tags if tag == "img"]
     assert len(sources) == len(set(sources)) == len(files)
     assert all(source.startswith("data:image/png;base64,") for source in sources)
@@ -72,7 +73,8 @@ def test_a_whole_sweep_is_described(whole):
     assert drawn.text["code"] == ["train --width=2,4 --name=<x> & 'y'"]
     assert "20.0% of the training labels wrong" in drawn.html
     assert not any(attributes.get("class") == "note" for _, attributes in drawn.tags)
-    assert "Second descents of the test error in 4 members: 4 strong, 0 weak, 0 none" in drawn.html
+    assert drawn.text["li"] == words.verdict(make_sweep())
+    assert any("in 4 members: 4 strong, 0 weak, 0 none" in sentence for sentence in drawn.text["li"])
     assert "at most 1%, is width 4." in drawn.html
 
 

@@ -1,0 +1,97 @@
+"""Recorded spectra -> shares of power, and how certain they are. How spectra are measured is in `spectrum.py`.
+
+The *high-frequency ratio* is the share of the power, summed over bins, in those from `first_high_bin` on, DC in the
+sum; the power of a bin is the mean over examples (`high_frequency_ratio`).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from spectral_dd.spectrum import slope_spectrum
+
+# Share of the raw high-frequency power beyond which it says nothing but the slope.
+SLOPE_DOMINATED = 0.9
+
+
+def first_high_bin(num_bins: int) -> int:
+    """Returns k0 = max(1, (num_bins - 1) // 4), the first *high* bin of 0 .. num_bins - 1: a quarter of the Nyquist."""
+    return max(1, (num_bins - 1) // 4)
+
+
+def high_frequency_share(power: xr.DataArray, first: int | None = None) -> xr.DataArray:
+    """Returns (...): sum_{k >= first} P_k / sum_k P_k of P (..., frequency), DC in the lower sum; NaN if that is 0.
+
+    Args:
+      power: (..., frequency), bins 0 .. N/2 of a real FFT.
+      first: by default `first_high_bin`.
+
+    Raises:
+      ValueError: there is no bin from `first` on, or none below it.
+    """
+    last = power.sizes["frequency"] - 1
+    first = first_high_bin(last + 1) if first is None else first
+    if not 1 <= first <= last:
+        raise ValueError(f"first={first}: must be a bin from 1 to {last}, the last of this spectrum")
+    whole = power.sum("frequency", skipna=False)
+    high = power.isel(frequency=slice(first, None)).sum("frequency", skipna=False)
+    return high / whole.where(whole > 0)
+
+
+def high_frequency_ratio(energy: xr.DataArray, first: int | None = None) -> xr.DataArray:
+    """`high_frequency_share` of the mean over examples: a ratio of means, in which large outputs count more.
+
+    Args:
+      energy: (..., example, frequency), bins 0 .. N/2 of a real FFT. Examples that are NaN are passed over.
+      first: by default `first_high_bin`.
+
+    Returns:
+      (...), float64; NaN where there are no examples or their power is 0.
+
+    Raises:
+      ValueError: there is no bin from `first` on, or none below it.
+    """
+    return high_frequency_share(energy.mean("example", dtype=np.float64), first).rename("high_frequency_ratio")
+
+
+def slope_share(energy: xr.DataArray, slope_energy: xr.DataArray, num_points: int) -> xr.DataArray:
+    """How much of the high-frequency power a straight line with the measured slope has: its leakage.
+
+    The DFT takes the segment as periodic, so a function linear along it has power in every bin (see
+    `spectrum.slope_spectrum`). Above `SLOPE_DOMINATED`, the raw spectrum shows the slope and nothing else.
+
+    Args:
+      energy: (..., example, frequency), bins 0 .. N/2.
+      slope_energy: (..., example), see `spectrum.LineSpectra`.
+      num_points: N.
+
+    Returns:
+      (...): from `first_high_bin` on; above 1 where the line and what else there is cancel.
+    """
+    first = first_high_bin(energy.sizes["frequency"])
+    of_line = float(slope_spectrum(num_points)[first:].sum()) * slope_energy.mean("example", dtype=np.float64)
+    high = energy.mean("example", dtype=np.float64).isel(frequency=slice(first, None)).sum("frequency", skipna=False)
+    return (of_line / high.where(high > 0)).rename("slope_share")
+
+
+def energy_error(energy: xr.DataArray) -> xr.DataArray:
+    """Returns (...): relative standard error of the mean over examples of the whole energy, all bins together.
+
+    Args:
+      energy: (..., example, frequency). Examples that are NaN are passed over; fewer than two give NaN.
+    """
+    whole = energy.sum("frequency", skipna=False, dtype=np.float64)
+    error = whole.std("example", ddof=1) / np.sqrt(whole.notnull().sum("example"))
+    mean = whole.mean("example")
+    return (error / mean.where(mean > 0)).rename("energy_error")
+
+
+def by_member(spectra: xr.Dataset, function: Callable[[xr.Dataset], xr.DataArray]) -> xr.DataArray:
+    """`function` of each member's spectra in the bins of its own `energy`; `frequency` is the union over members."""
+    results = []
+    for i in range(spectra.sizes["member"]):
+        member = spectra.isel(member=i).reset_coords(drop=True)
+        own = np.flatnonzero(member["energy"].notnull().any([d for d in member["energy"].dims if d != "frequency"]))
+        results.append(function(member.isel(frequency=own) if own.size else member))
+    return xr.concat(results, spectra["member"])
