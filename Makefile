@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 PYENV = $${PYENV_ROOT:-$$(pyenv root 2>/dev/null || echo ~/.pyenv)}/versions
 CANDIDATES = python3.14 python3.13 python3.12 $$(ls -d $(PYENV)/3.1[234].*[0-9]/bin/python | sort -rV) \
 	python3 python3.11 $(PYENV)/3.11.*/bin/python
-SUITABLE = import ensurepip, sys, venv; (3, 11) <= sys.version_info < (3, 15) or sys.exit(1); print(sys.executable)
+# Links are followed: the Python of an active environment is the one that it was made with.
+SUITABLE = import ensurepip, os, sys, venv; (3, 11) <= sys.version_info < (3, 15) or sys.exit(1); \
+	print(os.path.realpath(sys.executable))
 ifeq ($(PYTHON),)
 PYTHON := $(shell for p in $(CANDIDATES); do $$p -c '$(SUITABLE)' && break; done 2>/dev/null)
 endif

@@ -8,6 +8,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jaxlib
@@ -18,6 +19,9 @@ from spectral_dd.files import cache_directory
 # These end the process on valid programs, such as a product of arrays of rank 7, summed (jax issues 39257, 40412).
 CRASHING = ((0, 10, 2), (0, 11, 0))
 FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
+
+# Type checkers know the attributes in new versions only.
+SETTINGS: Any = jax.config
 
 
 @functools.cache
@@ -31,9 +35,10 @@ def set_up() -> None:
       InputError: JAX has no such platform as $JAX_PLATFORMS here.
     """
     check_versions()
-    if jax.config.jax_compilation_cache_dir is None:
+    if SETTINGS.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     in_time = _ask_for_cpu_devices(cores)
     count = _count_devices()
@@ -49,7 +54,7 @@ def set_up() -> None:
 def _ask_for_cpu_devices(count: int) -> bool:
     """Sets the number of devices, if the user has not. Returns False if JAX uses devices already."""
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not chosen and jax.config.jax_num_cpu_devices < 0:
+    if not chosen and SETTINGS.jax_num_cpu_devices < 0:
         try:
             jax.config.update("jax_num_cpu_devices", count)
         except RuntimeError:
@@ -62,7 +67,7 @@ def _count_devices() -> int:
         return jax.local_device_count()
     except (RuntimeError, AssertionError) as error:  # The second, without a message, if a plugin is not installed.
         reason = str(error).partition("\n")[0] or "JAX finds no such device"
-        raise InputError(f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: {reason}") from None
+        raise InputError(f"JAX_PLATFORMS={SETTINGS.jax_platforms or ''}: {reason}") from None
 
 
 def check_versions(jaxlib_version: str = jaxlib.__version__) -> None:
