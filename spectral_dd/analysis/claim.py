@@ -232,7 +232,8 @@ def interval_over_seeds(values: xr.DataArray) -> Interval:
     if len(seeds) < MIN_SEEDS:
         raise ValueError(f"an interval needs {MIN_SEEDS} seeds with a value, not {len(seeds)}")
     mean = means.mean()
-    half = scipy.stats.t.ppf(0.975, len(seeds) - 1) * scipy.stats.sem(means)  # `ttest_1samp` warns where seeds agree
+    # `ttest_1samp` gives the same, but warns where seeds agree.
+    half = scipy.stats.t.ppf(0.975, len(seeds) - 1) * means.std(ddof=1) / np.sqrt(len(seeds))
     return Interval(float(mean), float(mean - half), float(mean + half), int(values.count()), len(seeds))
 
 

@@ -143,7 +143,7 @@ def _comparison(leads: xr.Dataset, measures: xr.Dataset) -> str:
 def _members(kind: xr.DataArray) -> str:
     number = {k: int((kind == k).sum()) for k in (*ENDED, "diverged", "unfinished")}
     return (
-        f"Second descent of the test error in {_count(kind.size, 'member')}: {number['strong']} strong, "
+        f"Second descents of the test error in {_count(kind.size, 'member')}: {number['strong']} strong, "
         f"{number['weak']} weak, {number['none']} none. Left out: {number['diverged']} diverged, "
         f"{number['unfinished']} unfinished."
     )
