@@ -45,13 +45,16 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 
 @dataclasses.dataclass
 class _Pack:
-    """How far a pack is, and the seconds it took: for setting up, which compiles, and for the rest."""
+    """How far a pack is, and the seconds it took: for setting up, which compiles, for training, and for recording."""
 
     cost: float  # planned seconds of training
+    records_left: int
     done: float = 0.0  # share of its epochs
     setup: float = 0.0
-    steady: float = 0.0
-    steady_work: float = 0.0  # planned seconds of what `steady` took
+    training: float = 0.0
+    trained: float = 0.0  # planned seconds of what `training` took
+    recording: float = 0.0
+    recorded: float = 0.0  # planned seconds of the pack, once for each record that `recording` took
 
 
 # Shares of the epochs do not add up to 1 exactly.
@@ -61,42 +64,52 @@ _ALL = 1 - 1e-9
 class TimeLeft:
     """Estimates the time until the last pack has ended, from the plan and from what packs took so far."""
 
-    def __init__(self, costs: Mapping[int, float], at_a_time: int):
+    def __init__(self, costs: Mapping[int, float], records: Mapping[int, int], at_a_time: int):
         """
         Args:
           costs: planned seconds of each pack's training.
+          records: number of records of each pack.
           at_a_time: packs that are trained at the same time.
         """
-        self.packs = {number: _Pack(cost) for number, cost in costs.items()}
+        self.packs = {number: _Pack(cost, records[number]) for number, cost in costs.items()}
         self._at_a_time = at_a_time
 
-    def add(self, number: int, share: float, seconds: float, setting_up: bool) -> None:
+    def add(self, number: int, share: float, seconds: float, setting_up: bool, records_left: int) -> None:
         """A pack has done another share of its epochs (or none, but recorded) in so many seconds."""
         pack = self.packs[number]
-        pack.done += share
+        pack.done, pack.records_left = pack.done + share, records_left
         if setting_up:
             pack.setup += seconds
+        elif share:
+            pack.training += seconds
+            pack.trained += share * pack.cost
         else:
-            pack.steady += seconds
-            pack.steady_work += share * pack.cost
+            pack.recording += seconds
+            pack.recorded += pack.cost
 
     def seconds(self) -> float:
         packs = self.packs.values()
-        work = sum(pack.steady_work for pack in packs)
-        rate = sum(pack.steady for pack in packs) / work if work else 1.0
+        trained, recorded = sum(pack.trained for pack in packs), sum(pack.recorded for pack in packs)
+        training = sum(pack.training for pack in packs) / trained if trained else 1.0
+        recording = sum(pack.recording for pack in packs) / recorded if recorded else 0.0
         finished = [pack.setup for pack in packs if pack.done >= _ALL and pack.setup]
         setup = sum(finished) / len(finished) if finished else COMPILE_SECONDS
-        left = [max(0.0, setup - pack.setup) + rate * (1 - pack.done) * pack.cost for pack in packs if pack.done < _ALL]
+        left = [
+            max(0.0, setup - pack.setup) + (training * (1 - pack.done) + recording * pack.records_left) * pack.cost
+            for pack in packs
+            if pack.done < _ALL
+        ]
         return max([0.0, sum(left) / self._at_a_time, *left])
 
 
 class Progress:
     """Bars in a terminal or notebook, else a plain line now and then; on stderr."""
 
-    def __init__(self, costs: Mapping[int, float], at_a_time: int = 1):
+    def __init__(self, costs: Mapping[int, float], targets: Mapping[int, Sequence[int]], at_a_time: int = 1):
         """
         Args:
           costs: planned seconds of each pack's training, by the number of the pack.
+          targets: epochs that each pack records.
           at_a_time: packs that are trained at the same time.
         """
         console = rich.console.Console(stderr=True)
@@ -110,7 +123,9 @@ class Progress:
             disable=self._plain,
         )
         self._sweep = self._bars.add_task("sweep", total=sum(costs.values()))
-        self._left, self._lock = TimeLeft(costs, at_a_time), threading.Lock()
+        records = {number: len(epochs) for number, epochs in targets.items()}
+        self._left, self._lock = TimeLeft(costs, records, at_a_time), threading.Lock()
+        self._targets = targets
         self._logged_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -125,7 +140,8 @@ class Progress:
 
     def update(self, pack: "PackProgress", share: float, seconds: float, setting_up: bool, must_log: bool) -> None:
         with self._lock:
-            self._left.add(pack.number, share, seconds, setting_up)
+            records_left = sum(target > pack.epoch for target in self._targets[pack.number])
+            self._left.add(pack.number, share, seconds, setting_up, records_left)
             left = round(self._left.seconds())
             left_in_words = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
             if not self._plain:
@@ -152,7 +168,10 @@ class PackProgress:
         span = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
         self.number, self.epoch, self.epochs = number, 0, configs[0].epochs
         self.bar: rich.progress.TaskID | None = None
-        self._progress, self._name = progress, f"{name}, {len(configs)} members of width {span}"
+        self._progress, self._name = (
+            progress,
+            f"{name}, {len(configs)} member{'s' * (len(configs) > 1)} of width {span}",
+        )
         self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
         self._rate, self._note = "", ""
         self._advanced_at = time.monotonic()

@@ -96,9 +96,10 @@ def _train_packs(
     # Either one pack after another, each on all devices, or as many packs at a time as there are devices.
     groups = [[device] for device in here] if sweep.apart else [here]
     costs = {number: sweep.packs[number].cost for number in mine}
+    targets = {number: recorded_epochs(parts(number)[0][0]) for number in mine}
     with (
         devices.Compilations() as compilations,
-        Progress(costs, len(groups)) as progress,
+        Progress(costs, targets, len(groups)) as progress,
         stop_signals() as stop_signal,
     ):
 

@@ -9,26 +9,30 @@ from spectral_dd.progress import TimeLeft, stop_signals
 
 
 def test_before_anything_is_known_the_plan_counts_compilations():
-    assert TimeLeft({0: 10.0, 1: 20.0}, at_a_time=1).seconds() == pytest.approx(30 + 2 * COMPILE_SECONDS)
-    assert TimeLeft({0: 10.0, 1: 20.0}, at_a_time=2).seconds() == pytest.approx(20 + COMPILE_SECONDS)
+    costs, records = {0: 10.0, 1: 20.0}, {0: 5, 1: 5}
+    assert TimeLeft(costs, records, at_a_time=1).seconds() == pytest.approx(30 + 2 * COMPILE_SECONDS)
+    assert TimeLeft(costs, records, at_a_time=2).seconds() == pytest.approx(20 + COMPILE_SECONDS)
 
 
 def test_time_left_follows_what_packs_took():
     """Twice as slow as planned, and 5 s of compilation in the first pack, so 5 s in the second."""
-    left = TimeLeft({0: 10.0, 1: 20.0}, at_a_time=1)
-    left.add(0, 0.0, 5.0, setting_up=True)
-    left.add(0, 0.5, 10.0, setting_up=False)
+    left = TimeLeft({0: 10.0, 1: 20.0}, {0: 2, 1: 2}, at_a_time=1)
+    left.add(0, 0.0, 5.0, setting_up=True, records_left=2)
+    left.add(0, 0.5, 10.0, setting_up=False, records_left=2)
     assert left.seconds() == pytest.approx((COMPILE_SECONDS - 5) + 10 + COMPILE_SECONDS + 40)
-    left.add(0, 0.5, 10.0, setting_up=False)
-    assert left.seconds() == pytest.approx(5 + 40)
-    left.add(1, 0.0, 5.0, setting_up=True)
-    left.add(1, 1.0, 40.0, setting_up=False)
+    # A record takes a tenth of the pack's planned seconds, and so it will in a pack that is twice as large.
+    left.add(0, 0.0, 1.0, setting_up=False, records_left=1)
+    assert left.seconds() == pytest.approx((COMPILE_SECONDS - 5) + 10 + 1 + COMPILE_SECONDS + 40 + 2 * 2)
+    left.add(0, 0.5, 10.0, setting_up=False, records_left=0)
+    assert left.seconds() == pytest.approx(5 + 40 + 4)
+    left.add(1, 0.0, 5.0, setting_up=True, records_left=2)
+    left.add(1, 1.0, 40.0, setting_up=False, records_left=0)
     assert left.seconds() == 0
 
 
 def test_the_longest_pack_bounds_the_time_of_packs_side_by_side():
-    left = TimeLeft({0: 100.0, 1: 1.0}, at_a_time=2)
-    left.add(1, 1.0, 1.0, setting_up=False)
+    left = TimeLeft({0: 100.0, 1: 1.0}, {0: 3, 1: 3}, at_a_time=2)
+    left.add(1, 1.0, 1.0, setting_up=False, records_left=0)
     assert left.seconds() == pytest.approx(COMPILE_SECONDS + 100)
 
 
