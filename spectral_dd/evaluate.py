@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.progress
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, files
+from spectral_dd import checkpoint, devices, files, progress
 from spectral_dd.data import Dataset
 from spectral_dd.errors import InputError
 from spectral_dd.family import Family
@@ -74,10 +72,8 @@ def _evaluate_pack(pack: Pack, prepared: Prepared, source: Any, target: Any, abo
     members = pack.members
     draws = [prepared.draws[i] for i in members]
     family = Family([prepared.configs[i] for i in members], prepared.dataset(members[0]), draws)
-    console = rich.console.Console(stderr=True)
-    disable = not (console.is_terminal or console.is_jupyter)
     with checkpoint.PackWriter(target) as writer:
-        for epoch in rich.progress.track(epochs, description=about, console=console, disable=disable):
+        for epoch in progress.track(epochs, about):
             state = family.load_tree(checkpoint.load_state(source, epoch, family.abstract_tree()))
             # The state is in the sweep's own record; a record must have one, so it is only named.
             writer.record(epoch, {"epoch": np.full(len(members), epoch)}, family.probe(state, epoch))

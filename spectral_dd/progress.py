@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import rich.console
 import rich.progress
@@ -102,6 +102,18 @@ class TimeLeft:
         return max([0.0, sum(left) / self._at_a_time, *left])
 
 
+def _console() -> tuple[rich.console.Console, bool]:
+    """Stderr, and whether it shows plain lines only: it is neither a terminal nor a notebook."""
+    console = rich.console.Console(stderr=True)
+    return console, not (console.is_terminal or console.is_jupyter)
+
+
+def track(items: Sequence[Any], description: str) -> Iterable[Any]:
+    """The items, with a bar in a terminal or notebook; on stderr."""
+    console, plain = _console()
+    return rich.progress.track(items, description=description, console=console, disable=plain)
+
+
 class Progress:
     """Bars in a terminal or notebook, else a plain line now and then; on stderr."""
 
@@ -112,8 +124,7 @@ class Progress:
           targets: epochs that each pack records.
           at_a_time: packs that are trained at the same time.
         """
-        console = rich.console.Console(stderr=True)
-        self._plain = not (console.is_terminal or console.is_jupyter)
+        console, self._plain = _console()
         self._bars = rich.progress.Progress(
             rich.progress.BarColumn(20),
             rich.progress.TaskProgressColumn(),
@@ -168,10 +179,8 @@ class PackProgress:
         span = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
         self.number, self.epoch, self.epochs = number, 0, configs[0].epochs
         self.bar: rich.progress.TaskID | None = None
-        self._progress, self._name = (
-            progress,
-            f"{name}, {len(configs)} member{'s' * (len(configs) > 1)} of width {span}",
-        )
+        self._progress = progress
+        self._name = f"{name}, {len(configs)} member{'s' * (len(configs) > 1)} of width {span}"
         self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
         self._rate, self._note = "", ""
         self._advanced_at = time.monotonic()

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -84,19 +85,19 @@ def _train_packs(
 ) -> None:
     """Trains the packs of these numbers."""
 
-    def parts(number: int) -> tuple[list[Config], Dataset, list[Draws]]:
-        pack = sweep.packs[number]
-        draws = [prepared.draws[i] for i in pack.members]
-        return sweep.members(pack), prepared.dataset(pack.members[0]), draws
-
-    for line in dict.fromkeys(thinning(*parts(number)) for number in mine):
+    packs = {number: sweep.packs[number] for number in mine}
+    parts = {
+        number: (sweep.members(pack), prepared.dataset(pack.members[0]), [prepared.draws[i] for i in pack.members])
+        for number, pack in packs.items()
+    }
+    for line in dict.fromkeys(thinning(*part) for part in parts.values()):
         if line:
             print(line, file=sys.stderr)
     here = jax.local_devices()
     # Either one pack after another, each on all devices, or as many packs at a time as there are devices.
     groups = [[device] for device in here] if sweep.apart else [here]
-    costs = {number: sweep.packs[number].cost for number in mine}
-    targets = {number: recorded_epochs(parts(number)[0][0]) for number in mine}
+    costs = {number: pack.cost for number, pack in packs.items()}
+    targets = {number: recorded_epochs(configs[0]) for number, (configs, _, _) in parts.items()}
     with (
         devices.Compilations() as compilations,
         Progress(costs, targets, len(groups)) as progress,
@@ -104,14 +105,14 @@ def _train_packs(
     ):
 
         def train_one(number: int, on: list[jax.Device]) -> None:
-            configs, dataset, draws = parts(number)
             try:
                 train_pack(
-                    *(configs, dataset, draws, pack_directory(workdir, number)),
-                    progress.pack(number, f"pack {number + 1}/{len(sweep.packs)}", configs),
+                    *parts[number],
+                    pack_directory(workdir, number),
+                    progress.pack(number, f"pack {number + 1}/{len(sweep.packs)}", parts[number][0]),
                     stop_signal,
                     save_seconds=save_seconds,
-                    lowering=sweep.lowering(sweep.packs[number], here[0].platform),
+                    lowering=sweep.lowering(packs[number], here[0].platform),
                     on=on,
                 )
             except Interrupted as error:
@@ -174,7 +175,7 @@ def train_pack(
       Interrupted: `stop_signal` gave a signal, and the state is saved.
     """
     if (number := stop_signal()) is not None:
-        raise Interrupted("stopped before the pack began", number)
+        raise Interrupted(signal.Signals(number).name, number)
     targets = recorded_epochs(configs[0])
     recorded = set(checkpoint.recorded_epochs(directory))
     if set(targets) <= recorded and checkpoint.is_intact(directory, targets[-1]):
@@ -241,7 +242,7 @@ class PackTraining:
             if (number := self._stop_signal()) is not None:
                 self._save()
                 self._writer.close()
-                raise Interrupted(f"stopped by signal {number}", number)
+                raise Interrupted(signal.Signals(number).name, number)
             if stop < target and time.monotonic() - self._saved_at > self._save_seconds:
                 self._save()
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 
 from spectral_dd.files import cache_directory
 
@@ -65,8 +66,14 @@ def digits():
 
 @pytest.fixture(scope="session")
 def recorded_pack(tmp_path_factory):
-    """The directory of `packs.record_pack`; tests write to copies of it."""
+    """The directory of `packs.record_pack`, which tests only read."""
     return record_pack(tmp_path_factory.mktemp("recorded") / "pack")
+
+
+@pytest.fixture
+def pack(recorded_pack, tmp_path):
+    """A copy of it, with epochs 0, 1 and 3 recorded, and 5 rolling."""
+    return shutil.copytree(recorded_pack, tmp_path / "pack")
 
 
 @pytest.fixture(scope="session")

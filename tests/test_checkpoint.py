@@ -15,16 +15,8 @@ from spectral_dd import checkpoint
 from spectral_dd.checkpoint import PackWriter, load_member_state, load_results, load_state, recorded_epochs
 from spectral_dd.errors import CheckpointError, InputError
 
-
-@pytest.fixture(autouse=True)
-def double_precision(x64):
-    """A state may hold float64."""
-
-
-@pytest.fixture
-def pack(recorded_pack, tmp_path):
-    """A pack with epochs 0, 1 and 3 recorded, and 5 rolling."""
-    return shutil.copytree(recorded_pack, tmp_path / "pack")
+# A state may hold float64.
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def test_round_trip_keeps_every_bit(tmp_path):

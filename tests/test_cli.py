@@ -172,7 +172,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_same_command_does(small_axes, tm
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert f"saved in {tmp_path / 'run'}; the same command goes on from there" in errors
+    assert f"SIGINT: saved in {tmp_path / 'run'}; the same command goes on from there" in errors
     assert "Traceback" not in errors
     assert sdd.load_results(tmp_path / "run").epoch[-1] < 20000
     assert run_script("train_sweep.py", *arguments) == 0

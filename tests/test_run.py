@@ -61,11 +61,12 @@ def test_the_same_command_gives_the_same_bits(finished, axes, tmp_path):
     assert_identical(everything(tmp_path), everything(finished))
 
 
-@pytest.mark.parametrize("at", [3, 7, 11])
-def test_interrupted_and_resumed_gives_the_same_bits(small, tmp_path, at, digits, monkeypatch):
+@pytest.mark.parametrize(("trained", "at"), [("small", 3), ("finished", 7), ("small", 11)])
+def test_interrupted_and_resumed_gives_the_same_bits(request, tmp_path, trained, at, digits, monkeypatch):
     """Stopped between records, at a record, and short of the end; each time the process starts anew."""
     monkeypatch.setattr(run, "DISPATCH_SECONDS", 0.0)  # one epoch at a time
-    sweep = read_sweep(small)
+    trained = request.getfixturevalue(trained)
+    sweep = read_sweep(trained)
     for number in range(len(sweep.packs)):
         # The first question is asked before the pack begins.
         count, directory = iter(range(100)), pack_directory(tmp_path, number)
@@ -75,8 +76,8 @@ def test_interrupted_and_resumed_gives_the_same_bits(small, tmp_path, at, digits
                 lambda count=count: signal.SIGTERM if next(count) == at else None,
             )
         train_pack(sweep, number, digits, directory)
-    (tmp_path / "sweep.json").write_text((small / "sweep.json").read_text())
-    assert_identical(everything(tmp_path), everything(small))
+    (tmp_path / "sweep.json").write_text((trained / "sweep.json").read_text())
+    assert_identical(everything(tmp_path), everything(trained))
     assert not any((pack_directory(tmp_path, 0) / "rolling").iterdir())
 
 

@@ -13,16 +13,8 @@ from packs import MEMBERS, abstract, assert_same, flip_bit, largest_file, make_r
 from spectral_dd.checkpoint import PackWriter, is_intact, load_member_state, load_results, load_state, recorded_epochs
 from spectral_dd.errors import CheckpointError, InputError
 
-
-@pytest.fixture(autouse=True)
-def double_precision(x64):
-    """A state may hold float64."""
-
-
-@pytest.fixture
-def pack(recorded_pack, tmp_path):
-    """A pack with epochs 0, 1 and 3 recorded, and 5 rolling."""
-    return shutil.copytree(recorded_pack, tmp_path / "pack")
+# A state may hold float64.
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def test_one_member_is_the_slice_of_the_stack(pack):

@@ -165,6 +165,11 @@ def second_descent(found: xr.Dataset) -> xr.DataArray:
     return xr.where(below, "strong", "weak").where(is_double_descent(found), "none").rename("second_descent")
 
 
+def measured(values: xr.DataArray, dim: str) -> np.ndarray:
+    """Returns the places along `dim` where anything is recorded (not NaN)."""
+    return np.flatnonzero(values.notnull().any([d for d in values.dims if d != dim]))
+
+
 def last_recorded(curve: xr.DataArray) -> xr.DataArray:
     """Returns (...): the last value of each curve (..., epoch) that is not NaN, or NaN."""
     return curve.isel(epoch=curve.notnull().cumsum("epoch").argmax("epoch")).drop_vars("epoch")

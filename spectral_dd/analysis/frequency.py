@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
+from spectral_dd.analysis.curves import measured
 from spectral_dd.spectrum import slope_spectrum
 
 # Share of the raw high-frequency power beyond which it says nothing but the slope.
@@ -92,6 +93,6 @@ def by_member(spectra: xr.Dataset, function: Callable[[xr.Dataset], xr.DataArray
     results = []
     for i in range(spectra.sizes["member"]):
         member = spectra.isel(member=i).reset_coords(drop=True)
-        own = np.flatnonzero(member["energy"].notnull().any([d for d in member["energy"].dims if d != "frequency"]))
+        own = measured(member["energy"], "frequency")
         results.append(function(member.isel(frequency=own) if own.size else member))
     return xr.concat(results, spectra["member"])

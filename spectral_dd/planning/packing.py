@@ -5,6 +5,7 @@ member in it costs as much as its widest; dynamic programming finds the cheapest
 """
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -65,10 +66,11 @@ def plan(
 
 def cut(configs: Sequence[Config], cost: StepCost, num_devices: int = 1, min_packs: int = 1) -> list[list[int]]:
     """Cuts the members into packs, each a list of indices into `configs`; see `plan`."""
+    # Thousands of members share a model, and finding one in a file takes a while.
+    is_exact = functools.cache(lambda model: models.declared(models.find(model), "exact_padding"))
     groups = collections.defaultdict(list)
     for i, config in enumerate(configs):
-        exact = models.declared(models.find(config.model), "exact_padding")
-        groups[*config.static().values(), None if exact else config.width].append(i)
+        groups[*config.static().values(), None if is_exact(config.model) else config.width].append(i)
 
     packs = []
     for group in groups.values():

@@ -22,7 +22,6 @@ from spectral_dd.report.picture import (
     Setting,
     draw_by_width,
     has_spectra,
-    measured,
     seeds,
 )
 
@@ -62,7 +61,7 @@ def pictures(ds: xr.Dataset, normalisation: spectrum_figures.NormalisationName =
     for setting in settings:
         members = setting.members.sel(epoch=setting.members["epoch"] > 0)
         if spectra:  # `frequency` is the union over settings of different segments
-            members = members.isel(frequency=measured(members[spectra[0]], "frequency"))
+            members = members.isel(frequency=curves.measured(members[spectra[0]], "frequency"))
         if not members["test_error"].notnull().any():
             continue
         trained = setting.of(members)

@@ -19,7 +19,7 @@ from spectral_dd.config import FIELDS
 from spectral_dd.files import write_whole
 from spectral_dd.report.axes import STYLE
 from spectral_dd.report.figures import pictures
-from spectral_dd.report.picture import INTERPOLATION_THRESHOLD, PEAK, has_spectra, measured
+from spectral_dd.report.picture import INTERPOLATION_THRESHOLD, PEAK, has_spectra
 from spectral_dd.report.spectrum_figures import NormalisationName
 
 NAMED = 10  # Of the members that diverged, at most: of more, their number says enough.
@@ -108,7 +108,7 @@ def notes(ds: xr.Dataset, table: xr.Dataset) -> list[str]:
 def _facts(ds: xr.Dataset) -> str:
     """How many networks, epochs and wrong labels."""
     facts = ["1 network" if ds.sizes["member"] == 1 else f"{ds.sizes['member']} networks"]
-    epochs = ds["epoch"].values[measured(ds["test_error"], "epoch")]
+    epochs = ds["epoch"].values[curves.measured(ds["test_error"], "epoch")]
     if epochs.size:
         facts.append(f"{epochs.size} recorded epochs from {epochs[0]} to {epochs[-1]}")
     if "noise_rate" in ds.coords and (ds["noise_rate"] > 0).any():

@@ -123,11 +123,6 @@ def shown_widths(widths: Sequence[int], threshold: int | None) -> list[int]:
     return [widths[i] for i in sorted(picks)]
 
 
-def measured(values: xr.DataArray, dim: str) -> np.ndarray:
-    """Returns the places along `dim` where anything is recorded (not NaN)."""
-    return np.flatnonzero(values.notnull().any([d for d in values.dims if d != dim]))
-
-
 def has_spectra(ds: xr.Dataset, variable: str) -> bool:
     """Whether anything but NaN (not measured) and 0 (a network whose output is 0) was recorded."""
     return variable in ds and bool((ds[variable] > 0).any())

@@ -15,9 +15,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from spectral_dd.analysis import frequency
+from spectral_dd.analysis import curves, frequency
+from spectral_dd.records import SPLITS
 from spectral_dd.report import axes
-from spectral_dd.report.picture import Picture, Setting, draw_by_width, measured
+from spectral_dd.report.picture import Picture, Setting, draw_by_width
 
 NormalisationName = Literal["power", "amplitude"]
 
@@ -39,7 +40,6 @@ NORMALISATIONS: dict[str, Normalisation] = {
         "amplitude", "log10(A_k / A_0)", r"$\log_{10}(A_k\,/\,A_0)$", "A_k is the mean of |F_c[k]|"
     ),
 }
-SPLITS = {"train": "training set", "noisy": "relabelled examples", "test": "test set"}
 # Drawn over the heat maps: label, line, colour.
 ERRORS = {
     "test_error": ("test error", "-", "white"),
@@ -79,8 +79,8 @@ def spectrum_picture(setting: Setting, normalisation: NormalisationName = "power
     """The figure of arXiv 2004.13954: heat maps over epochs and frequency, a row a width and a column a split."""
     variable, _, math, _ = NORMALISATIONS[normalisation]
     spectra = setting.members[variable]
-    by_width = setting.of(setting.members.isel(member=measured(spectra, "member"))).by_shown_width()
-    epochs = measured(spectra, "epoch")
+    by_width = setting.of(setting.members.isel(member=curves.measured(spectra, "member"))).by_shown_width()
+    epochs = curves.measured(spectra, "epoch")
     ratios = [log_ratio(members[variable].isel(epoch=epochs), normalisation) for _, members in by_width]
     splits = [s for s in spectra["split"].values.tolist() if any(r.sel(split=s).notnull().any() for r in ratios)]
     finite = np.concatenate([r.values[np.isfinite(r.values)] for r in ratios])
@@ -93,7 +93,7 @@ def spectrum_picture(setting: Setting, normalisation: NormalisationName = "power
         for ax, split in zip(row, splits, strict=True):
             mesh = _draw_heat_map(ax, ratio.sel(split=split), norm)
             lines |= _draw_errors(ax, members, labelled=ax is row[-1])
-            ax.set_title(f"width {width}, {SPLITS.get(split, split)}")
+            ax.set_title(f"width {width}, {SPLITS[split]}")
         row[0].set_ylabel("frequency\n(cycles per unit L2)")
     for ax in panels[-1]:
         ax.set_xlabel("epoch")
