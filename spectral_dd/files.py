@@ -10,11 +10,20 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import NamedTuple
 
 # How the name of a file begins that is not written to its end.
 TEMPORARY = ".writing."
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class Place(NamedTuple):
+    """Where the records of a pack are, and what they must say that they belong to."""
+
+    directory: pathlib.Path
+    sweep: str  # identity of the sweep, or of evaluated spectra; empty where it has none, as in older formats
+    pack: int
 
 
 def pack_directory(workdir: str | os.PathLike[str], pack: int) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """From prepared members to a `Sweep`: packs, lowerings and what sweep.json says about the members."""
 
 import functools
+import uuid
 
 import jax
 
@@ -44,4 +45,5 @@ def plan_sweep(prepared: Prepared, cost: Cost, num_tasks: int = 1, *, timed: boo
             for name, d in datasets.items()
         },
         provenance=provenance(),
+        identity=uuid.uuid4().hex,
     )
