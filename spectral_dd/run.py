@@ -15,13 +15,13 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices
+from spectral_dd import checkpoint, devices, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
 from spectral_dd.errors import CheckpointError, InputError, Interrupted
 from spectral_dd.family import Family
-from spectral_dd.files import pack_directory
+from spectral_dd.files import Place
 from spectral_dd.planning import packing
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs, thinning
@@ -108,7 +108,7 @@ def _train_packs(
             try:
                 train_pack(
                     *parts[number],
-                    pack_directory(workdir, number),
+                    sweep.place(workdir, number),
                     progress.pack(number, f"pack {number + 1}/{len(sweep.packs)}", parts[number][0]),
                     stop_signal,
                     save_seconds=save_seconds,
@@ -161,7 +161,7 @@ def train_pack(
     configs: Sequence[Config],
     dataset: Dataset,
     draws: Sequence[Draws],
-    directory: str | os.PathLike,
+    place: Place,
     progress: PackProgress,
     stop_signal: Callable[[], int | None] = lambda: None,
     *,
@@ -177,21 +177,22 @@ def train_pack(
     if (number := stop_signal()) is not None:
         raise Interrupted(signal.Signals(number).name, number)
     targets = recorded_epochs(configs[0])
-    recorded = set(checkpoint.recorded_epochs(directory))
-    if set(targets) <= recorded and checkpoint.is_intact(directory, targets[-1]):
+    complete = set(targets) <= {*stored.recorded_epochs(place)}
+    if complete and all(stored.is_intact(place, epoch) for epoch in targets):
         progress.skip_to(targets[-1])
         return
-    with checkpoint.PackWriter(directory) as writer:
-        training = PackTraining(
-            Family(configs, dataset, draws, on, lowering=lowering), writer, progress, stop_signal, save_seconds
-        )
-        training.restore(directory)
+    with checkpoint.PackWriter(place) as writer:
+        if complete:
+            writer.set_aside_damaged(every_byte=True)
+        family = Family(configs, dataset, draws, on, lowering=lowering)
+        training = PackTraining(family, writer, place, progress, stop_signal, save_seconds)
         with_spectra = spectrum_epochs(configs, dataset, draws)
-        recorded = set(checkpoint.recorded_epochs(directory))
-        for target in targets:
-            if target >= training.epoch and target not in recorded:
-                training.train_to(target)
-                training.record(target in with_spectra)
+        recorded = {*stored.recorded_epochs(place)}
+        for target in sorted({*targets} - recorded):
+            training.resume(target)
+            training.train_to(target)
+            training.record(target in with_spectra)
+        progress.skip_to(targets[-1])
 
 
 class PackTraining:
@@ -201,28 +202,32 @@ class PackTraining:
         self,
         family: Family,
         writer: checkpoint.PackWriter,
+        place: Place,
         progress: PackProgress,
         stop_signal: Callable[[], int | None],
         save_seconds: float,
     ):
-        self.epoch = 0
-        self._family, self._writer, self._progress = family, writer, progress
+        self.epoch = -1  # There is no state yet.
+        self._family, self._writer, self._place, self._progress = family, writer, place, progress
         self._stop_signal, self._save_seconds = stop_signal, save_seconds
-        self._second_descents = SecondDescents(len(family.configs))
         self._compiled: set[str] = set()
         self._dispatch, self._saved_at = 1, time.monotonic()
 
-    def restore(self, directory: str | os.PathLike) -> None:
-        """Takes the newest state there is, or draws the first one."""
-        if self._writer.latest() is None:
-            self._state = self._family.initial_state()
-        else:
-            self.epoch, tree = self._writer.restore(self._family.abstract_tree())
+    def resume(self, target: int) -> None:
+        """Takes the newest state up to `target` that there is, unless this one is it, or draws the first one."""
+        newest = max((epoch for epoch, _ in stored.stored_states(self._place) if epoch <= target), default=0)
+        if newest <= self.epoch:
+            return
+        if newest:
+            self.epoch, tree = self._writer.restore(self._family.abstract_tree(), at_most=target)
             self._state = self._family.load_tree(tree)
-        for earlier in checkpoint.recorded_epochs(directory):
+        else:
+            self.epoch, self._state = 0, self._family.initial_state()
+        self._second_descents = SecondDescents(len(self._family.configs))
+        for earlier in stored.recorded_epochs(self._place):
             if earlier <= self.epoch:
                 with contextlib.suppress(CheckpointError):  # a damaged old record is no reason to stop training
-                    self._second_descents.update(earlier, checkpoint.load_results(directory, earlier))
+                    self._second_descents.update(earlier, stored.load_results(self._place, earlier, ("energy",)))
         self._progress.note(str(self._second_descents))
         self._progress.skip_to(self.epoch)
 

@@ -35,6 +35,11 @@ def unseal(sealed: Any) -> dict[str, Any]:
     return content
 
 
+def dump(content: Mapping[str, Any]) -> str:
+    """The sealed text of a file."""
+    return json.dumps(seal(content), indent=1)
+
+
 def parse(text: str) -> Any:
     """The content of a JSON text without NaN, infinities and names that are there twice.
 
@@ -56,6 +61,17 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         raise ValueError("a name is there twice")
     return content
+
+
+def of_format(content: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """The same without its 'format'.
+
+    Raises:
+      ValueError: it has another format.
+    """
+    if type(content.get("format")) is not int or content["format"] != version:
+        raise ValueError(f"its format is version {content.get('format')}, this revision reads version {version}")
+    return {name: value for name, value in content.items() if name != "format"}
 
 
 def decode(kind: Any, value: Any, where: str) -> Any:

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -207,19 +206,17 @@ class Sweep:
         shared = {name: value for name, value in values[0].items() if all(v[name] == value for v in values)}
         own = [{name: value for name, value in v.items() if name not in shared} for v in values]
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("configs", "packs")}
-        return strict_json.seal(
-            {
-                "format": FORMAT,
-                "shared": shared,
-                "members": own,
-                "packs": [dataclasses.asdict(pack) for pack in self.packs],
-                **rest,
-            }
-        )
+        return {
+            "format": FORMAT,
+            "shared": shared,
+            "members": own,
+            "packs": [dataclasses.asdict(pack) for pack in self.packs],
+            **rest,
+        }
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
-        """The sweep that `to_json` wrote, in this or an older format.
+        """The sweep of a file that holds what `to_json` gives, sealed, or an older format.
 
         Raises:
           ValueError: it has another format, or anything in it is not as `to_json` writes it.
@@ -363,7 +360,7 @@ def write_sweep(workdir: str | os.PathLike, new: Sweep) -> Sweep:
     """
     path = pathlib.Path(workdir) / "sweep.json"
     try:
-        files.write_once(path, json.dumps(new.to_json(), indent=1))
+        files.write_once(path, strict_json.dump(new.to_json()))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     winner = check_workdir(workdir, new.configs)
