@@ -9,8 +9,8 @@ class InputError(ValueError):
     scripts exit with status 2."""
 
 
-class LockedError(InputError):
-    """Another process writes there. Scripts exit with status 3."""
+class LockedError(RuntimeError):
+    """Another process writes there; what it left is done. Scripts exit with status 3."""
 
 
 class CheckpointError(RuntimeError):
