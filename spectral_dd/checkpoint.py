@@ -13,6 +13,7 @@ import logging as std_logging
 import os
 import pathlib
 import shutil
+import sys
 import types
 from typing import Any, Self
 
@@ -43,6 +44,15 @@ def _orbax_is_quiet(record: std_logging.LogRecord) -> bool:
 
 
 std_logging.getLogger("absl").addFilter(_orbax_is_quiet)
+
+
+def _closed_loop_is_quiet(unraisable: "sys.UnraisableHookArgs", hook: Any = sys.unraisablehook) -> None:
+    # When one write of a save fails, Orbax closes its event loop, and those under way find it closed: a traceback each.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
+
+
+sys.unraisablehook = _closed_loop_is_quiet
 
 
 class PackWriter:
