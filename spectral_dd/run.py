@@ -262,7 +262,8 @@ def train_pack(
             training.resume(target)
             training.train_to(target)
             training.record(target in with_spectra)
-        progress.skip_to(targets[-1])
+        if training.epoch < targets[-1]:  # Only lost records were made anew.
+            progress.skip_to(targets[-1])
 
 
 class PackTraining:

@@ -99,8 +99,9 @@ def test_a_pack_that_another_process_trains_is_left_and_said(tmp_path, two_packs
     sweep = two_packs(tmp_path / "run", False)
     for place in (sweep.place(tmp_path / "run", number) for number in range(2)):
         shutil.rmtree(place.directory / "records" / "12")
-    with locks.lock(sweep.place(tmp_path / "run", 0).directory / "lock"), pytest.raises(
-        LockedError, match="1 of 2 packs are trained, the rest is left to others: .*packs/000: in use"
+    with (
+        locks.lock(sweep.place(tmp_path / "run", 0).directory / "lock"),
+        pytest.raises(LockedError, match=r"1 of 2 packs are trained, the rest is left to others: .*packs/000: in use"),
     ):
         two_packs(tmp_path / "run", False)
     recorded = [stored.recorded_epochs(sweep.place(tmp_path / "run", number)) for number in range(2)]
