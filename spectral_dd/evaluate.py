@@ -49,6 +49,7 @@ def evaluate_spectra(
     devices.set_up()
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
         prepared = prepare(configs, data_dir, dataset=dataset, model=model)
+        prepared.check_datasets(sweep)
         directory = files.spectrum_directory(workdir, name)
         _settle(directory, name, settings)
         for number, pack in enumerate(sweep.packs):

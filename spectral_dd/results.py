@@ -126,18 +126,20 @@ def _measured(
 
 def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> dict[str, Any]:
     """What follows from the energies, pack by pack, since packs may differ in their bins."""
-    shares, starts = [], np.full((len(configs), 2), -1)
+    shares, powers, starts = [], [], np.full((len(configs), 2), -1)
     for pack in packs:
         members = list(pack.members)
         asked, found = configs[members[0]].spectrum, ds[["energy", "slope_energy"]].isel(member=members)
         own = np.isin(ds["frequency"], frequencies(asked.points, asked.half_width))
         energy = found["energy"].isel(frequency=own)
+        powers.append(found["energy"].mean("example") / asked.points**2)
         shares.append(frequency.slope_share(energy, found["slope_energy"], asked.points))
         ratios = frequency.high_frequency_ratio(energy.sel(split="train")).values
         for member, ratio in zip(members, ratios, strict=True):
             starts[member] = online.online_start(ratio, ds["epoch"].values) or -1
     share = xr.concat(shares, "member").sortby("member")
     return {
+        "power": xr.concat(powers, "member").sortby("member"),
         "slope_share": share,
         "slope_dominated": share > frequency.SLOPE_DOMINATED,
         "indicated_start": ("member", starts[:, 0]),

@@ -75,6 +75,7 @@ def train(
         if sweep is None:
             cost = Cost(prepared.configs, prepared.datasets)
             sweep = write_sweep(workdir, plan_sweep(prepared, cost, task_count, timed=tune))
+        prepared.check_datasets(sweep)
         mine = packing.shares([pack.cost for pack in sweep.packs], task_count)[task_index]
         _train_packs(workdir, sweep, prepared, mine, 60 * save_minutes)
     return sweep

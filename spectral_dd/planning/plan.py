@@ -39,9 +39,6 @@ def plan_sweep(prepared: Prepared, cost: Cost, num_tasks: int = 1, *, timed: boo
             {"parameters": cost.parameters(c), "noise_rate": drawn.noise_rate}
             for c, drawn in zip(configs, prepared.draws, strict=True)
         ],
-        datasets={
-            name: {"image_shape": list(d.train_images.shape[1:]), "num_classes": d.num_classes}
-            for name, d in datasets.items()
-        },
+        datasets=prepared.about_datasets(),
         provenance=provenance(),
     )

@@ -2,14 +2,15 @@
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 
 from spectral_dd import models
 from spectral_dd.config import Config
-from spectral_dd.data import Dataset, Draws, draw_all, load_dataset
+from spectral_dd.data import Dataset, Draws, Wanted, checksum, difference, draw_all, given_labels, load_dataset
 from spectral_dd.errors import InputError
+from spectral_dd.sweeps import Sweep
 
 
 class Prepared(NamedTuple):
@@ -21,6 +22,21 @@ class Prepared(NamedTuple):
 
     def dataset(self, member: int) -> Dataset:
         return self.datasets[self.configs[member].dataset]
+
+    def about_datasets(self) -> dict[str, dict[str, Any]]:
+        """`Dataset.about` of each data set, and sums of the labels that members train on instead, for sweep.json."""
+        found = {}
+        for name, dataset in self.datasets.items():
+            asked = {c.train_labels for c in self.configs if c.dataset == name and c.train_labels}
+            sums = {f"train_labels={one}": checksum(given_labels(dataset, one)) for one in sorted(asked)}
+            found[name] = dataset.about | sums
+        return found
+
+    def check_datasets(self, there: Sweep) -> None:
+        """Raises `InputError` if a data set is another one than the sweep was begun with."""
+        for name, about in self.about_datasets().items():
+            if differs := difference(there.datasets[name], about):
+                raise InputError(f"--dataset={name}: is another one than the sweep was begun with: {differs}")
 
 
 def prepare(
@@ -49,7 +65,7 @@ def prepare(
     if dataset is not None:
         configs, datasets = [c.replace(dataset=dataset.name) for c in configs], {dataset.name: dataset}
     else:
-        datasets = {name: load_dataset(name, data_dir) for name in dict.fromkeys(c.dataset for c in configs)}
+        datasets = {name: load_dataset(name, data_dir, one) for name, one in _wanted(configs).items()}
     draws = draw_all(configs, datasets)
     check_images = functools.cache(_check_images)
     resolved = []
@@ -61,6 +77,18 @@ def prepare(
     if len(set(resolved)) < len(resolved):
         raise InputError("--train_size=0: means all of the data, which the sweep names already")
     return Prepared(resolved, datasets, draws)
+
+
+def _wanted(configs: Sequence[Config]) -> dict[str, Wanted]:
+    """What the members want of each data set that they name."""
+    found: dict[str, Wanted] = {}
+    for config in configs:
+        wanted = Wanted(**{name: getattr(config, name) for name in Wanted._fields})
+        before = found.setdefault(config.dataset, wanted)
+        for name, one, other in zip(Wanted._fields, before, wanted, strict=True):
+            if one != other:
+                raise InputError(f"--{name}={one},{other}: must be one value for all members of a data set")
+    return found
 
 
 def _check_images(model: str, dtype: str, initializer: str, dataset: Dataset) -> None:
