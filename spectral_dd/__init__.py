@@ -4,6 +4,7 @@ from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.evaluate import evaluate_spectra
+from spectral_dd.own_measures import measure
 from spectral_dd.results import load_member, load_results
 from spectral_dd.run import train
 from spectral_dd.sweeps import sweep
@@ -16,6 +17,7 @@ __all__ = [
     "evaluate_spectra",
     "load_member",
     "load_results",
+    "measure",
     "sweep",
     "train",
 ]

@@ -107,7 +107,9 @@ class Config:
         "digits (embedded), mnist1d, FILE.npz, hf:NAME or hf:FOLDER of Hugging Face, or the name of a TFDS image "
         "classification data set",
     )
-    image_feature: str = _static("", "feature of a TFDS or Hugging Face set that has the images; '': image, or the only one")
+    image_feature: str = _static(
+        "", "feature of a TFDS or Hugging Face set that has the images; '': image, or the only one"
+    )
     label_feature: str = _static("", "feature that has the labels; '': label, or the only one")
     test_fraction: float = _static(
         0.0, "share of the examples that becomes the test set, where there is a training split only", min=0, max=0.9

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, Shaped
 
-from spectral_dd import data, measures, models, spectrum
+from spectral_dd import data, measures, models, own_measures, spectrum
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
 from spectral_dd.records import SPLITS
@@ -89,8 +89,8 @@ def spectra(
       max_batch: inputs that go through the network at a time.
 
     Returns:
-      The names of `spectrum.LineSpectra`, `jacobian_norm` and `linear_regions`: `(split, example, ...)`, NaN where a
-      split has fewer examples.
+      The names of `spectrum.LineSpectra`, `jacobian_norm`, `linear_regions` and one's own: `(split, example, ...)`,
+      NaN where a split has fewer examples.
     """
     asked, sizes = config.spectrum, [len(probe.images) for probe in probed[1]]
     key, inputs = _inputs(config, probed, images, epoch)
@@ -116,6 +116,11 @@ def spectra(
             "jacobian_norm": measures.jacobian_norm(logits, x[rows], max_batch=max_batch),
             "linear_regions": measures.linear_regions(forwards, x[rows], v[rows], **segment, max_batch=max_batch),
         }
+        if config.measure:
+            own = own_measures.find(config.measure)
+            pairs, few = (x[rows], v[rows]), max(1, max_batch // asked.points)
+            values = spectrum.in_chunks(lambda pair: own(logits, *pair), pairs, few)
+            others[own.__name__] = values.astype(x.dtype)
         results |= _by_split(config, probed, others, measured)
     return results
 

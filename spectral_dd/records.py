@@ -27,7 +27,10 @@ METRICS = {
     "train_error": Variable(_CURVE, "1", "training error", "share of wrong answers, labels trained on"),
     "clean_error": Variable(_CURVE, "1", "clean error", "the same images, true labels"),
     "noisy_error": Variable(
-        _CURVE, "1", "error on relabelled examples", "of the noisy split, against the labels trained on: 1 = not memorised"
+        _CURVE,
+        "1",
+        "error on relabelled examples",
+        "of the noisy split, against the labels trained on: 1 = not memorised",
     ),
     "test_loss": Variable(_CURVE, "nat", "test loss", "mean cross-entropy of the test set"),
     "test_error": Variable(_CURVE, "1", "test error", "share of wrong answers in the test set"),
@@ -69,7 +72,9 @@ MEASURED = {
 # What follows from the above.
 DERIVED = {
     "power": Variable(
-        (*_CURVE, "split", "frequency"), "logit^2", "spectral power",
+        (*_CURVE, "split", "frequency"),
+        "logit^2",
+        "spectral power",
         "mean over examples of energy / N^2: comparable between numbers of points",
     ),
     "diverged": Variable(
@@ -96,6 +101,8 @@ COORDINATES = {
     "frequency": Variable(
         ("frequency",), "cycles / L2 distance", "frequency", "in cycles per unit L2 distance in input space"
     ),
+    "sweep": Variable(("member",), "1", "sweep", "directory that the member is in"),
+    "sweep_member": Variable(("member",), "1", "member of its sweep", "number of the network in that directory"),
     "parameters": Variable(("member",), "1", "parameters", "trainable parameters"),
     "noise_rate": Variable(("member",), "1", "noise rate", "share of the training labels that are wrong"),
 }

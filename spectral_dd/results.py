@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,21 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import checkpoint, models, padding
+from spectral_dd import checkpoint, models, own_measures, padding
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import InputError
 from spectral_dd.files import pack_directory, spectrum_directory
 from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLES, Variable
 from spectral_dd.spectrum import frequencies
-from spectral_dd.sweeps import Pack, read_sweep
+from spectral_dd.sweeps import Pack, Sweep, read_sweep
 
 
-def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.Dataset:
+def load_results(workdir: str | os.PathLike | Sequence[str | os.PathLike], spectrum: str | None = None) -> xr.Dataset:
     """What was recorded so far in a sweep's directory; the processes that train it may be running.
 
     Args:
-      workdir: DIR of a sweep.
+      workdir: DIR of a sweep, or several, whose members follow each other: `member` counts through, `sweep` is the
+        directory and `sweep_member` the number there.
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
 
     Returns:
@@ -38,6 +39,8 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
       InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
       CheckpointError: a record is damaged.
     """
+    if not isinstance(workdir, str | os.PathLike):
+        return _joined([load_results(one, spectrum) for one in workdir])
     sweep = read_sweep(workdir)
     records = _records(sweep.packs, pathlib.Path(workdir))
     if not records:
@@ -56,18 +59,37 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
         # A running sweep may have got further since its own records were listed.
         evaluated = _records(sweep.packs, spectrum_directory(workdir, spectrum))
         records = [record for record in evaluated if record.epoch in epochs]
-    measured, coordinates = _measured(records, configs, epochs)
+    own = _own_measures(workdir, sweep, spectrum)
+    measured, coordinates = _measured(records, configs, epochs, MEASURED | own)
     values = [c.values() for c in configs]
     coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
     coordinates |= {name: np.array([fact[name] for fact in sweep.facts]) for name in sweep.facts[0]}
     coordinates |= {"member": np.arange(len(configs)), "epoch": epochs}
-    table = VARIABLES | COORDINATES
+    coordinates |= {"sweep": np.full(len(configs), str(workdir)), "sweep_member": coordinates["member"]}
+    table = VARIABLES | COORDINATES | own
     ds = xr.Dataset(
         {name: (table[name].dims, array) for name, array in (variables | measured).items()},
         {name: (table[name].dims if name in table else "member", array) for name, array in coordinates.items()},
         {"command": sweep.provenance["command"]},
     )
-    return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds)
+    return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds, own)
+
+
+def _joined(results: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The members of several sweeps, numbered through. What a sweep has not recorded is NaN."""
+    if not results:
+        raise InputError("--workdir=: must be at least one directory")
+    ds = xr.concat(results, "member", data_vars="all", coords="different", join="outer", combine_attrs="drop_conflicts")
+    ds = ds.assign_coords(member=("member", np.arange(ds.sizes["member"]), results[0]["member"].attrs))
+    return ds.assign_attrs(command="\n".join(one.attrs["command"] for one in results))
+
+
+def _own_measures(workdir: str | os.PathLike, sweep: Sweep, spectrum: str | None) -> dict[str, Variable]:
+    """Measures of one's own that are recorded, as rows of the table."""
+    about = sweep.provenance.get("measures", {})
+    if spectrum is not None and (path := spectrum_directory(workdir, spectrum) / "measures.json").exists():
+        about = json.loads(path.read_text())
+    return own_measures.variables(about)
 
 
 class _Record(NamedTuple):
@@ -94,7 +116,7 @@ def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.
 
 
 def _measured(
-    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray
+    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray, table: Mapping[str, Variable]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What was measured around single examples, and its coordinates. Both are empty if nothing was."""
     records = [record for record in records if "energy" in record.results]
@@ -108,8 +130,8 @@ def _measured(
     }
     sizes = {name: len(values) for name, values in coordinates.items()} | {"member": len(configs), "epoch": len(epochs)}
     variables: dict[str, np.ndarray] = {}
-    for name in [name for name in MEASURED if any(name in record.results for record in records)]:
-        dims = MEASURED[name].dims
+    for name in [name for name in table if any(name in record.results for record in records)]:
+        dims = table[name].dims
         variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
         for record in (record for record in records if name in record.results):
             values = record.results[name][:, None]  # (member, epoch, split, example, ...)
@@ -147,13 +169,13 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
     }
 
 
-def _described(ds: xr.Dataset) -> xr.Dataset:
+def _described(ds: xr.Dataset, own: Mapping[str, Variable]) -> xr.Dataset:
     """The same with `units`, `long_name` and `description` on every variable and coordinate."""
     fields = {
         name: Variable(("member",), field.metadata["unit"], name.replace("_", " "), field.metadata["help"])
         for name, field in FIELDS.items()
     }
-    for name, about in (VARIABLES | COORDINATES | fields).items():
+    for name, about in (VARIABLES | COORDINATES | fields | own).items():
         if name in ds.variables:
             ds[name].attrs.update(units=about.units, long_name=about.long_name, description=about.meaning)
     return ds
@@ -188,10 +210,11 @@ def load_member(
 
     Returns:
       model, variables: `model.apply(variables, images, train=False)` gives the logits of images
-      `(example, height, width, channel)`, in [0, 1] where the data set's are uint8.
+      `(example, height, width, channel)` as the data set has them: uint8 and uint16 are scaled to [0, 1] inside.
 
     Raises:
-      InputError: DIR holds no sweep, or the member or epoch does not exist.
+      InputError: DIR holds no sweep, the member or epoch does not exist, or the file of a network of one's own is
+        missing, has changed since, or is in DIR, from where no code is loaded.
       CheckpointError: the record is damaged.
     """
     sweep = read_sweep(workdir)
@@ -206,9 +229,11 @@ def load_member(
         raise InputError(f"member={member}: is float64, which needs JAX_ENABLE_X64=1")
     if model is not None:
         config = config.replace(model=models.register(model))
+    else:
+        models.recall([config.model], sweep.provenance.get("code", {}), workdir)
     about = sweep.datasets[config.dataset]
     network = models.build_model(config, about["num_classes"])
     image = jnp.zeros((1, *about["image_shape"]), config.param_dtype)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
     wide = checkpoint.load_member_state(directory, epoch, place, ("variables",))["variables"]
-    return network, padding.unpad(wide, shapes)
+    return models.taking_integers(network, config.param_dtype), padding.unpad(wide, shapes)

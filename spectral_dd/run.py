@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices
+from spectral_dd import checkpoint, devices, models
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
@@ -41,6 +41,7 @@ def train(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
+    measure: Callable[..., Any] | None = None,
     data_dir: str | None = None,
     task_index: int = 0,
     task_count: int = 1,
@@ -55,6 +56,8 @@ def train(
       dataset: for all members, in the place of the one that they name.
       model: class of the network of all members, in the place of the one that they name: a Linen module with the
         fields `width` and `num_classes`, called `(images, train)`.
+      measure: of one's own, recorded beside the others: a function of (f, examples, directions), see
+        `own_measures.measure`.
       data_dir: of TFDS.
       task_index: which share, 0 to task_count - 1.
       task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
@@ -70,12 +73,13 @@ def train(
         raise InputError(f"--task_index={task_index}: must be a whole number from 0 to --task_count - 1")
     devices.set_up()
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
-        prepared = prepare(configs, data_dir, dataset=dataset, model=model)
+        prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
         sweep = check_workdir(workdir, prepared.configs)
         if sweep is None:
             cost = Cost(prepared.configs, prepared.datasets)
             sweep = write_sweep(workdir, plan_sweep(prepared, cost, task_count, timed=tune))
         prepared.check_datasets(sweep)
+        models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
         mine = packing.shares([pack.cost for pack in sweep.packs], task_count)[task_index]
         _train_packs(workdir, sweep, prepared, mine, 60 * save_minutes)
     return sweep

@@ -52,7 +52,9 @@ def load_dataset(name: str, data_dir: str | None = None, wanted: Wanted = Wanted
     try:
         if name in BUILTIN:
             if wanted.test_fraction:
-                raise InputError(f"{name}: has a test set; --test_fraction={wanted.test_fraction:g}: is for those without")
+                raise InputError(
+                    f"{name}: has a test set; --test_fraction={wanted.test_fraction:g}: is for those without"
+                )
             return BUILTIN[name]()
         if name.startswith(PREFIX):
             return load_hugging_face(name, wanted)

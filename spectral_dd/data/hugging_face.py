@@ -85,7 +85,7 @@ def _features(
         return "int" in str(getattr(kind, "dtype", ""))
 
     def is_image(kind: Any) -> bool:
-        encoded = isinstance(kind, dict) and "bytes" in kind or getattr(kind, "dtype", None) == "binary"
+        encoded = (isinstance(kind, dict) and "bytes" in kind) or getattr(kind, "dtype", None) == "binary"
         return encoded or isinstance(kind, datasets.Image | datasets.Array2D | datasets.Array3D | datasets.List)
 
     chosen = source.choose(
@@ -103,7 +103,9 @@ def _decode(name: str, train: Any, test: Any, features: source.Features, dataset
     arrays: source.Arrays = {}
     for split, examples in (("train", train), ("test", test)):
         if examples is not None:
-            if isinstance(examples.features[features.image], datasets.Image):  # the bytes, which we decode for all alike
+            if isinstance(
+                examples.features[features.image], datasets.Image
+            ):  # the bytes, which we decode for all alike
                 examples = examples.cast_column(features.image, datasets.Image(decode=False))
             arrays[f"{split}_images"] = _images(name, examples, features.image)
             arrays[f"{split}_labels"] = np.asarray(examples.with_format("numpy")[features.label][:])

@@ -18,7 +18,7 @@ SCALES = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 def to_unit(
     images: Num[Array, "*batch height width channel"], dtype: DTypeLike
 ) -> Float[Array, "*batch height width channel"]:
-    """Scales integer images, uint8 or uint16, from their whole range to [0, 1]. Floating-point images keep their values.
+    """Scales integer images, uint8 or uint16, from their whole range to [0, 1]. Floating-point ones keep their values.
 
     Raises:
       InputError: they are of another type, whose range is not known.

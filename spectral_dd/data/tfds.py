@@ -76,8 +76,8 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
         # Community data sets are left out: listing them needs TensorFlow and the network.
         known = [*tfds.list_builders(with_community_datasets=False), *BUILTIN]
         raise InputError(
-            f"{name}: must be {', '.join(BUILTIN)}, FILE.npz, hf:NAME or a data set of TFDS, from its list or prepared in "
-            f"{data_dir or tfds.core.constants.DATA_DIR}.{nearest(name, known)}"
+            f"{name}: must be {', '.join(BUILTIN)}, FILE.npz, hf:NAME or a data set of TFDS, from its list or "
+            f"prepared in {data_dir or tfds.core.constants.DATA_DIR}.{nearest(name, known)}"
         ) from error
     if not os.path.exists(os.path.join(builder.data_dir, "dataset_info.json")):
         raise InputError(
