@@ -79,7 +79,15 @@ def _joined(results: Sequence[xr.Dataset]) -> xr.Dataset:
     """The members of several sweeps, numbered through. What a sweep has not recorded is NaN."""
     if not results:
         raise InputError("--workdir=: must be at least one directory")
-    ds = xr.concat(results, "member", data_vars="all", coords="different", join="outer", combine_attrs="drop_conflicts")
+    ds = xr.concat(
+        results,
+        "member",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs="drop_conflicts",
+    )
     ds = ds.assign_coords(member=("member", np.arange(ds.sizes["member"]), results[0]["member"].attrs))
     return ds.assign_attrs(command="\n".join(one.attrs["command"] for one in results))
 

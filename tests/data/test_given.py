@@ -86,7 +86,5 @@ def test_labels_that_cannot_be_are_one_line(dataset, files, asked, message):
 
 
 def test_given_labels_and_drawn_noise_exclude_each_other():
-    with pytest.raises(
-        InputError, match="--train_labels=a.npy: are the labels trained on; --label_noise=0.1: must be 0"
-    ):
+    with pytest.raises(InputError, match="are the labels trained on; --label_noise=.*: must be 0 with them"):
         Config(train_labels="a.npy", label_noise=0.1)

@@ -57,9 +57,9 @@ def test_a_training_split_only_and_features_of_other_names(tmp_path):
     dataset = data.load_dataset(f"hf:{tmp_path / 'set'}", wanted=wanted)
     assert (len(dataset.train_labels), len(dataset.test_labels)) == (6, 3)
     np.testing.assert_array_equal(dataset.train_images, PIXELS[dataset.train_places][..., :1])
-    with pytest.raises(InputError, match="has no test set; --test_fraction=0.2 takes a fifth"):
+    with pytest.raises(InputError, match="has no test set; --test_fraction"):
         data.load_dataset(f"hf:{tmp_path / 'set'}", wanted=wanted._replace(test_fraction=0))
-    with pytest.raises(InputError, match="--label_feature=labels: must be one of label, other; there is none. Did you"):
+    with pytest.raises(InputError, match="--label_feature=labels: must be one of label, other; there is none"):
         data.load_dataset(f"hf:{tmp_path / 'set'}", wanted=wanted._replace(label_feature="labels"))
 
 
