@@ -9,8 +9,6 @@ again adds the epochs that were recorded meanwhile. Several half widths, --spect
 one after another, under the names fine-h0.25, fine-h0.5, fine-h1.
 """
 
-import sys
-
 from absl import flags
 
 import spectral_dd as sdd
@@ -42,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

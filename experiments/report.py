@@ -8,14 +8,11 @@ Several sweeps are compared in one report, --workdir=runs/a,runs/b; it goes to r
 """
 
 import pathlib
-import sys
 
 from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli
-from spectral_dd.analysis import curves, words
-from spectral_dd.report import draw_report
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -33,6 +30,10 @@ def workdirs_of(text: str) -> list[pathlib.Path]:
 
 
 def main() -> None:
+    # Here, so that what is wrong with a flag is answered before JAX is imported.
+    from spectral_dd.analysis import curves, words
+    from spectral_dd.report import draw_report
+
     workdirs = workdirs_of(FLAGS.workdir)
     ds = sdd.load_results(workdirs if len(workdirs) > 1 else workdirs[0], FLAGS.spectrum)
     directory = workdirs[0]
@@ -45,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

@@ -108,8 +108,14 @@ class Dataset:
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What two `Dataset.about` disagree on, in words; empty if on nothing. What only one of them has is passed over."""
-    differing = [name for name in there if name in here and there[name] != here[name]]
-    return "; ".join(f"{name.replace('_', ' ')} {there[name]} there, {here[name]} here" for name in differing)
+    found = []
+    for name in there:
+        if name in here and there[name] != here[name]:
+            if isinstance(there[name], Mapping):
+                found.append(f"{name} of {difference(there[name], here[name])}")
+            else:
+                found.append(f"{name.replace('_', ' ')} {there[name]} there, {here[name]} here")
+    return "; ".join(found)
 
 
 def checksum(*arrays: np.ndarray) -> str:

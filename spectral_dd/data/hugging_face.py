@@ -139,7 +139,8 @@ def _image(value: Any) -> np.ndarray:
     from PIL import Image
 
     with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as picture:
-        if picture.mode in ("P", "1", "CMYK", "YCbCr"):  # numbers that are no intensities
-            picture = picture.convert("L" if picture.mode == "1" else "RGB")
+        mode = picture.mode
+        if mode in ("P", "1", "CMYK", "YCbCr"):  # numbers that are no intensities
+            return np.asarray(picture.convert("L" if mode == "1" else "RGB"))
         image = np.asarray(picture)
-    return image.astype(np.uint16) if picture.mode.startswith("I") else image
+    return image.astype(np.uint16) if mode.startswith("I") else image

@@ -113,7 +113,8 @@ def taking_integers(model: nn.Module, dtype: Any) -> nn.Module:
       InputError: images are integers of another type than uint8 and uint16.
     """
     fields = {name: getattr(model, name) for name in _fields(model) if name not in ("parent", "name")}
-    return _taking_integers(type(model), jnp.dtype(dtype))(**fields)
+    cls: Any = type(model)
+    return _taking_integers(cls, jnp.dtype(dtype))(**fields)
 
 
 @functools.cache

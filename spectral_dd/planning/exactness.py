@@ -158,8 +158,8 @@ def _observe(
                 return y
 
             with nn.intercept_methods(record):
-                all_variables, options = {"params": params, **statistics}, {"rngs": {"dropout": key}, "train": True}
-                z, _ = model.apply(all_variables, images, **options, mutable=list(statistics))
+                options: Any = {"rngs": {"dropout": key}, "mutable": list(statistics)}
+                z, _ = model.apply({"params": params, **statistics}, images, train=True, **options)
             names[:] = layers
             return optax.softmax_cross_entropy_with_integer_labels(z, labels).mean(), (z, list(layers.values()))
 
@@ -180,9 +180,10 @@ def _observe(
 
 
 def _member(config: Config) -> Member:
-    rates = (jnp.float64(getattr(config, name)) for name in ("learning_rate", "weight_decay", "momentum"))
-    nothing = jnp.zeros(1, jnp.int32)
-    return Member(jnp.uint32(0), *rates, jnp.int32(config.train_size), nothing, nothing, nothing, nothing > 0)
+    """What the optimiser needs of a member."""
+    rates: Any = {n: jnp.float64(getattr(config, n)) for n in ("learning_rate", "weight_decay", "momentum")}
+    unused: Any = dict.fromkeys(Member._fields)
+    return Member(**unused | rates | {"size": jnp.int32(config.train_size)})
 
 
 def _is_corner(narrow: np.ndarray, wide: np.ndarray) -> bool:

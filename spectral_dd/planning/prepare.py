@@ -10,7 +10,7 @@ from spectral_dd import models, own_measures
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws, Wanted, checksum, difference, draw_all, given_labels, load_dataset
 from spectral_dd.errors import InputError
-from spectral_dd.sweeps import Sweep
+from spectral_dd.sweeps import DataFacts, Sweep
 
 
 class Prepared(NamedTuple):
@@ -23,13 +23,13 @@ class Prepared(NamedTuple):
     def dataset(self, member: int) -> Dataset:
         return self.datasets[self.configs[member].dataset]
 
-    def about_datasets(self) -> dict[str, dict[str, Any]]:
+    def about_datasets(self) -> dict[str, DataFacts]:
         """`Dataset.about` of each data set, and sums of the labels that members train on instead, for sweep.json."""
         found = {}
         for name, dataset in self.datasets.items():
             asked = {c.train_labels for c in self.configs if c.dataset == name and c.train_labels}
-            sums = {f"train_labels={one}": checksum(given_labels(dataset, one)) for one in sorted(asked)}
-            found[name] = dataset.about | sums
+            sums = {one: checksum(given_labels(dataset, one)) for one in sorted(asked)}
+            found[name] = DataFacts(**dataset.about, train_labels=sums)  # type: ignore[typeddict-item]
         return found
 
     def check_datasets(self, there: Sweep) -> None:
