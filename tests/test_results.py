@@ -4,10 +4,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 import spectral_dd as sdd
+from spectral_dd.analysis import curves
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
 from spectral_dd.records import COORDINATES, VARIABLES
 from spectral_dd.sweeps import expand
+from test_cli import run_script
 
 
 def test_results_are_labelled(finished):
@@ -99,3 +101,16 @@ def test_a_member_or_epoch_that_does_not_exist_is_named(finished, member, epoch,
     with pytest.raises(InputError) as error:
         sdd.load_member(finished, member, epoch)
     assert str(error.value) == message
+
+
+def test_several_sweeps_are_one_data_set_with_members_numbered_through(finished, small, capsys):
+    both, one, other = sdd.load_results([finished, small]), sdd.load_results(finished), sdd.load_results(small)
+    assert list(both.member) == list(range(8)) and list(both.sweep_member) == [*range(4), *range(4)]
+    assert list(both.sweep) == [str(finished)] * 4 + [str(small)] * 4
+    np.testing.assert_array_equal(both.test_error.isel(member=slice(4, None)), other.test_error)
+    np.testing.assert_array_equal(both.energy.isel(member=slice(4)), one.energy)
+    assert both.jacobian_norm.isel(member=slice(4, None)).isnull().all()  # which only the first has
+    assert both.diverged.dtype == one.diverged.dtype and both.energy.attrs == one.energy.attrs
+    assert "sweep" in curves.setting_names(both) and "sweep" not in curves.setting_names(one)
+    assert run_script("report.py", f"--workdir={finished},{small}") == 0
+    assert (finished.parent / f"{finished.name}+{small.name}" / "report.html").exists()
