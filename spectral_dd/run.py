@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import pathlib
 import queue
 import signal
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, stored
+from spectral_dd import checkpoint, devices, locks, models, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
@@ -43,6 +44,7 @@ def train(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
+    measure: Callable[..., Any] | None = None,
     data_dir: str | None = None,
     task_index: int = 0,
     task_count: int = 1,
@@ -58,6 +60,8 @@ def train(
       dataset: for all members, in the place of the one that they name.
       model: class of the network of all members, in the place of the one that they name: a Linen module with the
         fields `width` and `num_classes`, called `(images, train)`.
+      measure: of one's own, recorded beside the others: a function of (f, examples, directions), see
+        `own_measures.measure`.
       data_dir: of TFDS.
       task_index: which share, 0 to task_count - 1.
       task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
@@ -79,14 +83,18 @@ def train(
 
     def prepare_and_plan() -> tuple[Prepared, Sweep]:
         with devices.numerics(x64):
-            prepared = prepare(configs, data_dir, dataset=dataset, model=model)
+            prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
             there = check_workdir(workdir, prepared.configs)
             cost = Cost(prepared.configs, prepared.datasets)
             sweep = there or plan_sweep(prepared, cost, min_packs, timed=tune)
+            prepared.check_datasets(sweep)
+            models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
             said = check_disk(workdir, sweep, prepared, cost)
             if there is None:
                 sweep = write_sweep(workdir, sweep)
                 print(f"{workdir} takes {said}", file=sys.stderr)
+            if warning := locks.warning(pathlib.Path(workdir)):
+                print(warning, file=sys.stderr)
             return prepared, sweep
 
     prepared, sweep = _beside_signals([prepare_and_plan])[0]
@@ -262,6 +270,7 @@ def train_pack(
             training.resume(target)
             training.train_to(target)
             training.record(target in with_spectra)
+        writer.finish()
         if training.epoch < targets[-1]:  # Only lost records were made anew.
             progress.skip_to(targets[-1])
 
