@@ -86,12 +86,12 @@ def train(
             prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
             there = check_workdir(workdir, prepared.configs)
             cost = Cost(prepared.configs, prepared.datasets)
-            sweep = there or plan_sweep(prepared, cost, min_packs, timed=tune)
+            sweep = there or plan_sweep(prepared, cost, min_packs)
             prepared.check_datasets(sweep)
             models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
             said = check_disk(workdir, sweep, prepared, cost)
             if there is None:
-                sweep = write_sweep(workdir, sweep)
+                sweep = write_sweep(workdir, plan_sweep(prepared, cost, min_packs, timed=True) if tune else sweep)
                 print(f"{workdir} takes {said}", file=sys.stderr)
             if warning := locks.warning(pathlib.Path(workdir)):
                 print(warning, file=sys.stderr)
