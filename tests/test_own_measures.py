@@ -1,4 +1,4 @@
-"""A measure of one's own: recorded at the same examples as the others, described in the results, drawn in the report."""
+"""A measure of one's own: recorded at the examples of the others, described in the results, drawn in the report."""
 
 import numpy as np
 import pytest
