@@ -17,6 +17,7 @@ from spectral_dd import cli
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory of the sweep, or of several, A,B", required=True, **own)
+flags.DEFINE_bool("skip_damaged", False, "leave damaged records out", **own)
 flags.DEFINE_string("spectrum", None, "draw the spectra of this name, made by evaluate_spectrum.py", **own)
 flags.DEFINE_enum(
     "normalisation", "power", ["power", "amplitude"], "power: log P_k / sum P_k; amplitude: log A_k / A_0", **own
@@ -35,7 +36,8 @@ def main() -> None:
     from spectral_dd.report import draw_report
 
     workdirs = workdirs_of(FLAGS.workdir)
-    ds = sdd.load_results(workdirs if len(workdirs) > 1 else workdirs[0], FLAGS.spectrum)
+    found = workdirs if len(workdirs) > 1 else workdirs[0]
+    ds = sdd.load_results(found, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged)
     directory = workdirs[0]
     if len(workdirs) > 1:  # beside the first: runs/a and runs/b give runs/a+b
         directory = directory.parent / "+".join(workdir.resolve().name for workdir in workdirs)

@@ -13,6 +13,7 @@ import logging as std_logging
 import os
 import pathlib
 import shutil
+import sys
 import types
 from typing import Any, Self
 
@@ -43,6 +44,15 @@ def _orbax_is_quiet(record: std_logging.LogRecord) -> bool:
 
 
 std_logging.getLogger("absl").addFilter(_orbax_is_quiet)
+
+
+def _closed_loop_is_quiet(unraisable: "sys.UnraisableHookArgs", hook: Any = sys.unraisablehook) -> None:
+    # When one write of a save fails, Orbax closes its event loop, and those under way find it closed: a traceback each.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
+
+
+sys.unraisablehook = _closed_loop_is_quiet
 
 
 class PackWriter:
@@ -261,10 +271,15 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or sealed.one_line(error)
 
 
+def is_leftover(path: pathlib.Path) -> bool:
+    """Whether a name is of what a writer was killed in the middle of, or is in the middle of."""
+    return path.name.endswith((_TEMPORARY, _DELETING)) or path.name.startswith(files.TEMPORARY)
+
+
 def _clean(directory: pathlib.Path) -> None:
     """Removes what a killed writer left, and sets aside what somebody deleted parts of."""
     for path in directory.iterdir():
-        if path.name.endswith((_TEMPORARY, _DELETING)) or path.name.startswith(files.TEMPORARY):
+        if is_leftover(path):
             _remove(path)
         elif path.name.isdecimal() and not is_complete(path):
             logging.warning("%s: an incomplete checkpoint, set aside", path)

@@ -241,6 +241,8 @@ class Sweep:
         shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
         configs = [_config(shared | own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+        if version < FORMAT and (unknown := sorted(content.keys() & younger)):
+            raise ValueError(f"{unknown[0]}: is unknown in format {version}")
         may_lack = {"configs"} | (younger if version < FORMAT else set())
         sweep = cls(configs=configs, **strict_json.decode_fields(cls, content, may_lack=may_lack))
         sweep._check()

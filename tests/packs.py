@@ -45,9 +45,9 @@ def make_state(epoch: int, width: int = 300) -> dict:
     }
 
 
-def variables_of(epoch: int, member: int | None = None) -> dict:
+def variables_of(epoch: int, member: int | None = None, width: int = 300) -> dict:
     """What a record keeps of the state, of all members or one."""
-    return jax.tree.map(lambda leaf: leaf if member is None else leaf[member], make_state(epoch)["variables"])
+    return jax.tree.map(lambda leaf: leaf if member is None else leaf[member], make_state(epoch, width)["variables"])
 
 
 def make_results(epoch: int) -> dict:

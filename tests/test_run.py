@@ -10,10 +10,10 @@ import xarray as xr
 
 import spectral_dd as sdd
 from helpers import assert_identical, everything
-from spectral_dd import run, stored
+from spectral_dd import locks, run, stored
 from spectral_dd.config import Config
 from spectral_dd.data import draw_all
-from spectral_dd.errors import CheckpointError, InputError, Interrupted
+from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
 from spectral_dd.files import pack_directory
 from spectral_dd.planning import packing
 from spectral_dd.sweeps import Lowering, Pack, expand, read_sweep
@@ -87,9 +87,30 @@ def test_a_finished_sweep_is_left_alone(finished, axes):
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
 
 
-def test_a_damaged_final_record_is_trained_again_by_the_same_command(small, small_axes, tmp_path):
+def test_a_lost_record_is_said_and_made_anew(small, small_axes, tmp_path, capsys):
     shutil.copytree(small, tmp_path / "run")
-    record = pack_directory(tmp_path / "run", 0) / "records" / "12"
+    shutil.rmtree(pack_directory(tmp_path / "run", 0) / "records" / "1")
+    sdd.train(tmp_path / "run", expand(small_axes))
+    assert "packs/000: records 1 are missing and made anew" in capsys.readouterr().err
+    assert_identical(everything(tmp_path / "run"), everything(small))
+
+
+def test_a_pack_that_another_process_trains_is_left_and_said(tmp_path, two_packs):
+    sweep = two_packs(tmp_path / "run", False)
+    for place in (sweep.place(tmp_path / "run", number) for number in range(2)):
+        shutil.rmtree(place.directory / "records" / "12")
+    with (
+        locks.lock(sweep.place(tmp_path / "run", 0).directory / "lock"),
+        pytest.raises(LockedError, match=r"1 of 2 packs are trained, the rest is left to others: .*packs/000: in use"),
+    ):
+        two_packs(tmp_path / "run", False)
+    recorded = [stored.recorded_epochs(sweep.place(tmp_path / "run", number)) for number in range(2)]
+    assert [12 in epochs for epochs in recorded] == [False, True]
+
+
+def test_a_damaged_record_of_a_finished_sweep_is_made_anew_by_the_same_command(small, small_axes, tmp_path):
+    shutil.copytree(small, tmp_path / "run")
+    record = pack_directory(tmp_path / "run", 0) / "records" / "2"
     largest = max((p for p in (record / "state").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -116,11 +137,12 @@ def test_another_sweep_is_refused_with_what_differs(small, small_axes):
     assert (small / "sweep.json").read_bytes() == before
 
 
-def test_divergence_is_recorded(tmp_path, small_axes):
+def test_divergence_is_recorded_and_said(tmp_path, small_axes, capsys):
     axes = {"learning_rate": [1e-3, 1e30], "optimizer": "sgd", "seed": 0, "width": 2, "epochs": 3}
     sdd.train(tmp_path, expand(small_axes | axes))
     ds = sdd.load_results(tmp_path)
     assert list(ds.diverged) == [-1, 1]
+    assert "1 of 2 members diverged: 1 at epoch 1" in capsys.readouterr().err
     assert ds.test_error.sel(member=1, epoch=slice(1, None)).isnull().all()
 
 
