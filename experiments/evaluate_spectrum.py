@@ -25,7 +25,7 @@ own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
 flags.DEFINE_string("name", None, "name of these spectra; they go to WORKDIR/spectra/NAME", required=True, **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
-cli.define_fields(FLAGS, SETTINGS)
+cli.define_fields(FLAGS, SETTINGS, lambda name: "default: as in training")
 
 
 def main() -> None:

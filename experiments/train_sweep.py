@@ -21,7 +21,13 @@ from spectral_dd.planning.prepare import prepare
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory that the sweep is written to", required=True, **own)
-flags.DEFINE_string("preset", "digits", f"axes that flags override: {', '.join(presets.PRESETS)}", **own)
+flags.DEFINE_string(
+    "preset",
+    presets.AUTO,
+    "values that flags override; auto: digits, unless another data set or model is given; none; or one of "
+    f"{', '.join(presets.PRESETS)}",
+    **own,
+)
 flags.DEFINE_string("members", None, "table of members: a CSV file with a column a field; flags fill the rest", **own)
 flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
@@ -35,10 +41,13 @@ cli.define_fields(FLAGS)
 
 
 def main() -> None:
-    configs = sdd.sweep(FLAGS.preset, members=FLAGS.members, **cli.given(FLAGS))
+    chosen = {"preset": FLAGS.preset, "members": FLAGS.members, **cli.given(FLAGS)}
+    configs = sdd.sweep(**chosen)
+    sources = cli.sources(**chosen)
     if FLAGS.dry_run:
         devices.set_up()
-        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count))
+        plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count)
+        print(*sources, plan, sep="\n")
         return
     sdd.train(
         FLAGS.workdir,
@@ -48,6 +57,7 @@ def main() -> None:
         task_count=FLAGS.task_count,
         save_minutes=FLAGS.save_minutes,
         tune=FLAGS.tune == "auto",
+        about=sources,
     )
 
 

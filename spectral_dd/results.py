@@ -167,7 +167,7 @@ def read_spectrum_settings(workdir: str | os.PathLike, name: str) -> dict[str, A
     if not path.exists():
         known = sorted(p.parent.name for p in path.parent.parent.glob("*/settings.json"))
         raise InputError(
-            f"--name={name}: {workdir} has {'spectra ' + ', '.join(known) if known else 'no evaluated spectra'}; "
+            f"--spectrum={name}: {workdir} has {'spectra ' + ', '.join(known) if known else 'no evaluated spectra'}; "
             "experiments/evaluate_spectrum.py makes them"
         )
     return json.loads(path.read_text())

@@ -46,6 +46,7 @@ def train(
     task_count: int = 1,
     save_minutes: float = 5.0,
     tune: bool = True,
+    about: Sequence[str] = (),
 ) -> Sweep:
     """Trains a sweep, or this task's share of its packs, in DIR; goes on where DIR stopped.
 
@@ -60,6 +61,7 @@ def train(
       task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
       save_minutes: longest time between checkpoints.
       tune: choose lowerings and packs of a new sweep by timing them where that pays, see `planning/tune.py`.
+      about: lines that are printed on stderr once everything is checked.
 
     Raises:
       InputError: something of the above cannot work; nothing was written.
@@ -72,6 +74,8 @@ def train(
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
         prepared = prepare(configs, data_dir, dataset=dataset, model=model)
         sweep = check_workdir(workdir, prepared.configs)
+        for line in about:
+            print(line, file=sys.stderr)
         if sweep is None:
             cost = Cost(prepared.configs, prepared.datasets)
             sweep = write_sweep(workdir, plan_sweep(prepared, cost, task_count, timed=tune))

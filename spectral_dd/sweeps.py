@@ -6,23 +6,28 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from spectral_dd import files
 from spectral_dd.config import FIELDS, Config, check_names, check_value
-from spectral_dd.errors import InputError, nearest
-from spectral_dd.presets import PRESETS
+from spectral_dd.errors import InputError
+from spectral_dd.presets import AUTO, preset_axes
 
 
-def sweep(preset: str | None = "digits", *, members: Any = None, **axes: Any) -> list[Config]:
+# Where a row of a table of members stands, and its values.
+Row = tuple[str, Mapping[str, Any]]
+
+
+def sweep(preset: str | None = AUTO, *, members: Any = None, **axes: Any) -> list[Config]:
     """The members of a sweep.
 
     >>> len(sweep("digits", width=[2, 4, 8], seed=range(3), label_noise=0.15))
     9
 
     Args:
-      preset: values that the others override, see `presets.py`; None: the defaults of `Config`.
+      preset: values that the others override, see `presets.preset_axes`; by default 'digits' with its own data set and
+        model, else none; None: the defaults of `Config`.
       members: a table that ties values to each other, a row a group of members: a CSV file with a column a field, a
         list of dictionaries, or a pandas.DataFrame.
       **axes: a value, or several (an axis), by field. Axes multiply.
@@ -30,25 +35,21 @@ def sweep(preset: str | None = "digits", *, members: Any = None, **axes: Any) ->
     Raises:
       InputError: a name is unknown, or a value is not allowed.
     """
+    axes = {name: _axis(name, values) for name, values in axes.items()}
     rows = table_rows(members)
-    columns = {name for _, row in rows for name in row}
-    check_names(axes)
-    if both := sorted(columns & axes.keys()):
+    _, preset_values = preset_axes(preset, given_values(rows, axes))
+    return expand({**preset_values, **axes}, rows)
+
+
+def given_values(rows: Iterable[Row], axes: Mapping[str, Collection[Any]]) -> dict[str, Collection[Any]]:
+    """All values of a table's columns and of axes, by field."""
+    given: dict[str, set[Any]] = {}
+    for _, row in rows:
+        for name, value in row.items():
+            given.setdefault(name, set()).add(value)
+    if both := sorted(given.keys() & axes.keys()):
         raise InputError(f"--{both[0]}: is a column of the table of members too; give it once")
-    axes = {**preset_axes(preset), **axes}
-    return expand({name: values for name, values in axes.items() if name not in columns}, rows)
-
-
-def preset_axes(preset: str | None) -> Mapping[str, Any]:
-    if preset is None:
-        return {}
-    if preset not in PRESETS:
-        raise InputError(f"--preset={preset}: must be one of {', '.join(PRESETS)}.{nearest(preset, PRESETS)}")
-    return PRESETS[preset]
-
-
-# Where a row of a table of members stands, and its values.
-Row = tuple[str, Mapping[str, Any]]
+    return {**given, **axes}
 
 
 def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[Config]:
@@ -59,12 +60,7 @@ def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[C
     """
     check_names(axes)
     names = [name for name in FIELDS if name in axes]
-    values = []
-    for name in names:
-        axis = [check_value(name, FIELDS[name], value) for value in _several(axes[name])]
-        if not axis or len(set(axis)) < len(axis):
-            raise InputError(f"--{name}={','.join(map(str, axis))}: must be one or more different values")
-        values.append(axis)
+    values = [_axis(name, axes[name]) for name in names]
     configs: dict[Config, str] = {}
     for where, row in rows:
         for combination in itertools.product(*values):
@@ -76,6 +72,15 @@ def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[C
                 raise InputError(f"{where}is the same member as {configs[config].rstrip(': ')}")
             configs[config] = where
     return list(configs)
+
+
+def _axis(name: str, values: Any) -> list[Any]:
+    """The values of a field, checked."""
+    check_names([name])
+    axis = [check_value(name, FIELDS[name], value) for value in _several(values)]
+    if not axis or len(set(axis)) < len(axis):
+        raise InputError(f"--{name}={','.join(map(str, axis))}: must be one or more different values")
+    return axis
 
 
 def _several(values: Any) -> Iterable[Any]:

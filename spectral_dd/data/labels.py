@@ -1,4 +1,4 @@
-"""What a member draws from its seed on the host: training examples, label noise, order of the test examples.
+"""What a member draws from its seeds on the host: training examples, label noise, order of the test examples.
 
 It is drawn here alone, once for all members that agree on what it depends on. Weights, batches and directions are
 drawn on the devices.
@@ -37,7 +37,7 @@ class Draws:
 
 
 def draw(dataset: Dataset, config: Config) -> Draws:
-    """Draws a member's examples and label noise from its seed.
+    """Draws a member's examples and label noise from its seeds.
 
     Subsets of one seed are nested: a smaller one is the beginning of a larger one. So is symmetric and uniform noise:
     an example that is relabelled in both subsets gets the same label, and on one subset a higher noise level relabels
@@ -65,14 +65,18 @@ def draw_all(configs: Sequence[Config], datasets: Mapping[str, Dataset]) -> list
         return _frozen(generator(stream, seed).permutation(length).astype(np.int32))
 
     @functools.cache
-    def drawn(name: str, seed: int, size: int, label_noise: float, noise_kind: str) -> Draws:
+    def drawn(name: str, data_seed: int, noise_seed: int, size: int, label_noise: float, noise_kind: str) -> Draws:
         dataset = datasets[name]
-        index = permutation(Stream.SUBSET, seed, len(dataset.train_labels))[:size]
+        index = permutation(Stream.SUBSET, data_seed, len(dataset.train_labels))[:size]
         true_labels = _frozen(dataset.train_labels[index].astype(np.int32))
-        labels = _frozen(_with_noise(dataset, true_labels, seed, label_noise, noise_kind))
-        return Draws(index, labels, true_labels, permutation(Stream.TEST_ORDER, seed, len(dataset.test_labels)))
+        labels = _frozen(_with_noise(dataset, true_labels, noise_seed, label_noise, noise_kind))
+        return Draws(index, labels, true_labels, permutation(Stream.TEST_ORDER, data_seed, len(dataset.test_labels)))
 
-    return [drawn(c.dataset, c.seed, _train_size(datasets[c.dataset], c), c.label_noise, c.noise_kind) for c in configs]
+    def draw_of(c: Config) -> Draws:
+        size = _train_size(datasets[c.dataset], c)
+        return drawn(c.dataset, c.seed_of("data"), c.seed_of("noise"), size, c.label_noise, c.noise_kind)
+
+    return [draw_of(config) for config in configs]
 
 
 def _train_size(dataset: Dataset, config: Config) -> int:
