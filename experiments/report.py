@@ -5,13 +5,12 @@ Example: seconds, also while the sweep is running.
     python experiments/report.py --workdir=runs/demo
 """
 
-import pathlib
 import sys
 
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli
+from spectral_dd import cli, files
 from spectral_dd.analysis import curves, words
 from spectral_dd.report import draw_report
 
@@ -26,8 +25,14 @@ flags.DEFINE_enum(
 
 def main() -> None:
     ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum)
-    directory = pathlib.Path(FLAGS.workdir)
-    page = draw_report(ds, directory, title=directory.resolve().name, normalisation=FLAGS.normalisation)
+    workdir = files.workdir_path(FLAGS.workdir)
+    directory, title = workdir, workdir.name
+    if FLAGS.spectrum is not None:  # a page of its own, beside these spectra
+        directory, title = (
+            files.spectrum_directory(workdir, FLAGS.spectrum),
+            f"{workdir.name}: spectra {FLAGS.spectrum}",
+        )
+    page = draw_report(ds, directory, title=title, normalisation=FLAGS.normalisation)
     print(words.format_summary(curves.summary(ds)))
     print(f"report: {page}")
     print(f"figures: {directory / 'figures'}")

@@ -14,7 +14,7 @@ import sys
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli, devices, presets
+from spectral_dd import cli, devices, presets, progress
 from spectral_dd.planning.dry_run import describe
 from spectral_dd.planning.prepare import prepare
 
@@ -46,7 +46,8 @@ def main() -> None:
     sources = cli.sources(**chosen)
     if FLAGS.dry_run:
         devices.set_up()
-        plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count)
+        with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
+            plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count)
         print(*sources, plan, sep="\n")
         return
     sdd.train(
@@ -59,6 +60,7 @@ def main() -> None:
         tune=FLAGS.tune == "auto",
         about=sources,
     )
+    print(f"results are in {FLAGS.workdir}; next: {cli.command('report', workdir=FLAGS.workdir)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

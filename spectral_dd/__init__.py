@@ -1,7 +1,7 @@
 """Width sweeps of deep double descent, and the frequency content of what the networks compute."""
 
 from spectral_dd.config import Config
-from spectral_dd.data import Dataset
+from spectral_dd.data import Dataset, load_dataset
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.evaluate import evaluate_spectra
 from spectral_dd.results import load_member, load_results
@@ -14,6 +14,7 @@ __all__ = [
     "Dataset",
     "InputError",
     "evaluate_spectra",
+    "load_dataset",
     "load_member",
     "load_results",
     "sweep",

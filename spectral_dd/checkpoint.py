@@ -13,7 +13,6 @@ must be addressable.
 
 import collections
 import concurrent.futures
-import fcntl
 import logging as std_logging
 import os
 import pathlib
@@ -26,7 +25,7 @@ from typing import Any, Self, TextIO
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from spectral_dd import sealed
+from spectral_dd import files, sealed
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.sealed import Flat, Tree
 
@@ -73,7 +72,7 @@ class PackWriter:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         # Absolute, because the program may change its working directory while this lives.
-        self._directory = pathlib.Path(directory).absolute()
+        self._directory = files.workdir_path(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self._directory / "lock")
         for kind in ("records", "rolling"):
@@ -304,7 +303,7 @@ def _context() -> ocp.Context:
 def _lock(path: pathlib.Path) -> TextIO:
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closing it releases the lock)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.lock(file.fileno(), wait=False)
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
@@ -349,7 +348,7 @@ def _complete_steps(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _record(directory: str | os.PathLike[str], epoch: int) -> pathlib.Path:
-    step = pathlib.Path(directory).absolute() / "records" / str(epoch)
+    step = files.workdir_path(directory) / "records" / str(epoch)
     if not _is_complete(step):
         known = ", ".join(map(str, recorded_epochs(directory))) or "none"
         raise InputError(f"{directory}: epoch {epoch} is not recorded; recorded epochs: {known}")

@@ -1,9 +1,11 @@
 """Flags from the fields of `Config`, and the runner of the scripts under experiments/: arguments -> exit status."""
 
 import importlib.util
+import io
 import os
 import pathlib
 import re
+import shlex
 import signal
 import sys
 import types
@@ -16,7 +18,6 @@ from spectral_dd.config import FIELDS, check_value
 from spectral_dd.errors import CheckpointError, InputError, Interrupted
 from spectral_dd.presets import DEFAULT, PRESETS, preset_axes
 from spectral_dd.sweeps import given_values, table_rows
-
 
 # 0-4 is 0,1,2,3,4.
 _RANGE = re.compile(r"(\d+)-(\d+)")
@@ -114,6 +115,16 @@ def _in_words(values: Any) -> str:
     return ",".join(map(str, values))
 
 
+def command(verb: str, **values: Any) -> str:
+    """The command line of another script, written as the one that runs now was called."""
+    running = pathlib.Path(sys.argv[0])
+    if running.stem == "__main__":
+        call = ["python", "-m", "spectral_dd", verb]
+    else:
+        call = ["python", str(running.with_name(f"{verb}.py"))] if running.suffix == ".py" else [running.name, verb]
+    return shlex.join([*call, *(f"--{name}={value}" for name, value in values.items())])
+
+
 def run_script(argv: Sequence[str]) -> int:
     """Runs a script and returns its exit status. What a user can meet is answered by one line on stderr.
 
@@ -124,6 +135,9 @@ def run_script(argv: Sequence[str]) -> int:
       argv: the path of the script, then its arguments, as in `sys.argv`.
     """
     script = _load(pathlib.Path(argv[0]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of ASCII gets \xb2 for what it cannot show
+            stream.reconfigure(errors="backslashreplace")
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
     try:

@@ -48,7 +48,10 @@ def evaluate_spectra(
         raise InputError("--spectrum_examples=0: must be at least 1")
     devices.set_up()
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
-        prepared = prepare(configs, data_dir, dataset=dataset, model=model)
+        with progress.going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
+            prepared = prepare(configs, data_dir, dataset=dataset, model=model)
+        if not any(checkpoint.recorded_epochs(files.pack_directory(workdir, n)) for n in range(len(sweep.packs))):
+            raise InputError(f"--workdir={workdir}: nothing is recorded yet")
         directory = files.spectrum_directory(workdir, name)
         _settle(directory, name, settings)
         for number, pack in enumerate(sweep.packs):
@@ -73,7 +76,7 @@ def _evaluate_pack(pack: Pack, prepared: Prepared, source: Any, target: Any, abo
     draws = [prepared.draws[i] for i in members]
     family = Family([prepared.configs[i] for i in members], prepared.dataset(members[0]), draws)
     with checkpoint.PackWriter(target) as writer:
-        for epoch in progress.track(epochs, about):
+        for epoch in progress.track(epochs, f"{about}: spectra of {len(members)} members"):
             state = family.load_tree(checkpoint.load_state(source, epoch, family.abstract_tree()))
             # The state is in the sweep's own record; a record must have one, so it is only named.
             writer.record(epoch, {"epoch": np.full(len(members), epoch)}, family.probe(state, epoch))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -39,7 +38,7 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
       CheckpointError: a record is damaged.
     """
     sweep = read_sweep(workdir)
-    records = _records(sweep.packs, pathlib.Path(workdir))
+    records = _records(sweep.packs, workdir)
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
     epochs = np.array(sorted({record.epoch for record in records}))
@@ -76,7 +75,7 @@ class _Record(NamedTuple):
     results: Mapping[str, np.ndarray]
 
 
-def _records(packs: Iterable[Pack], directory: pathlib.Path) -> list[_Record]:
+def _records(packs: Iterable[Pack], directory: str | os.PathLike) -> list[_Record]:
     """Every record below a directory."""
     records = []
     for number, pack in enumerate(packs):
@@ -186,7 +185,7 @@ def load_member(
 
     Returns:
       model, variables: `model.apply(variables, images, train=False)` gives the logits of images
-      `(example, height, width, channel)`, in [0, 1] where the data set's are uint8.
+      `(example, height, width, channel)`: those of the data set, or floating point, in [0, 1] where these are uint8.
 
     Raises:
       InputError: DIR holds no sweep, or the member or epoch does not exist.
@@ -209,4 +208,4 @@ def load_member(
     image = jnp.zeros((1, *about["image_shape"]), config.param_dtype)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
     wide = checkpoint.load_member_state(directory, epoch, place, ("variables",))["variables"]
-    return network, padding.unpad(wide, shapes)
+    return models.taking_integers(network), padding.unpad(wide, shapes)

@@ -14,7 +14,6 @@ from spectral_dd.config import FIELDS, Config, check_names, check_value
 from spectral_dd.errors import InputError
 from spectral_dd.presets import AUTO, preset_axes
 
-
 # Where a row of a table of members stands, and its values.
 Row = tuple[str, Mapping[str, Any]]
 
@@ -92,7 +91,7 @@ def table_rows(members: Any) -> list[Row]:
     if members is None:
         return [("", {})]
     if isinstance(members, str | os.PathLike):
-        return _csv_rows(pathlib.Path(members))
+        return _csv_rows(files.expanded(members))
     if hasattr(members, "to_dict"):  # a pandas.DataFrame
         members = members.to_dict("records")
     return [_checked_row(f"members[{i}]", row) for i, row in enumerate(members)]
@@ -230,7 +229,7 @@ def read_sweep(workdir: str | os.PathLike) -> Sweep:
     Raises:
       InputError: there is none, or it cannot be read.
     """
-    path = pathlib.Path(workdir) / "sweep.json"
+    path = files.workdir_path(workdir) / "sweep.json"
     try:
         return Sweep.from_json(json.loads(path.read_text()))
     except FileNotFoundError:
@@ -246,9 +245,9 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Swee
     Raises:
       InputError: DIR holds another sweep or foreign files, or cannot be written.
     """
-    directory = pathlib.Path(workdir)
+    directory = files.workdir_path(workdir)
     try:
-        existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+        existing = next(p for p in (directory, *directory.parents) if p.exists())
         if not existing.is_dir():
             raise InputError(f"--workdir={workdir}: {existing} is not a directory")
         if not os.access(existing, os.W_OK | os.X_OK):
@@ -291,7 +290,7 @@ def write_sweep(workdir: str | os.PathLike, new: Sweep) -> Sweep:
     Raises:
       InputError: DIR cannot be made or written, or another sweep won.
     """
-    path = pathlib.Path(workdir) / "sweep.json"
+    path = files.workdir_path(workdir) / "sweep.json"
     try:
         files.write_once(path, json.dumps(new.to_json(), indent=1))
     except OSError as error:

@@ -55,9 +55,12 @@ def test_a_member_is_the_plain_network(finished, digits):
             assert model.width == ds.width[member]
             assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == ds.parameters[member]
             logits = model.apply(variables, digits.test_images / np.float32(255), train=False)
+            np.testing.assert_allclose(model.apply(variables, digits.test_images, train=False), logits, atol=1e-5)
             wrong = np.mean(np.argmax(logits, axis=1) != digits.test_labels)
             np.testing.assert_allclose(wrong, ds.test_error.sel(member=member, epoch=epoch), atol=2 / 797)
     assert sdd.load_member(finished, 1)[1].keys() == {"params", "batch_stats"}
+    with pytest.raises(InputError, match="images: must be uint8, or floating point"):
+        model.apply(variables, digits.test_images.astype(np.int32), train=False)
 
 
 @pytest.mark.parametrize(

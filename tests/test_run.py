@@ -23,6 +23,9 @@ class Silent:
     def skip_to(self, epoch):
         pass
 
+    def begin(self, what):
+        pass
+
     def note(self, text):
         pass
 

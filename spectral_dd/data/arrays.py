@@ -7,6 +7,7 @@ import numpy as np
 
 from spectral_dd.data.dataset import ARRAYS, Dataset
 from spectral_dd.errors import InputError
+from spectral_dd.files import expanded
 
 # What NumPy and zipfile raise for a damaged file depends on the place of the damage.
 _READ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -21,10 +22,11 @@ def load_npz(path: str) -> Dataset:
     """
     what = "the file"
     try:
-        with open(path, "rb") as file:
+        there_is = expanded(path)
+        with open(there_is, "rb") as file:
             if not zipfile.is_zipfile(file):  # np.load would take it for a pickle
                 raise InputError(f"{path}: must be a file that np.savez wrote; it is no zip file")
-        with np.load(path, allow_pickle=False) as there:
+        with np.load(there_is, allow_pickle=False) as there:
             if missing := [name for name in ARRAYS if name not in there]:
                 has = ", ".join(there) or "nothing"
                 raise InputError(f"{path}: must hold {', '.join(ARRAYS)}; it has {has}, but not {', '.join(missing)}")

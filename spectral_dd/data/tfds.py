@@ -15,7 +15,7 @@ from absl import logging
 from spectral_dd.data.builtin import BUILTIN
 from spectral_dd.data.dataset import ARRAYS, Dataset, size
 from spectral_dd.errors import InputError, nearest
-from spectral_dd.files import TEMPORARY, cache_directory
+from spectral_dd.files import TEMPORARY, cache_directory, expanded
 
 
 def load_tfds(name: str, data_dir: str | None = None) -> Dataset:
@@ -28,6 +28,8 @@ def load_tfds(name: str, data_dir: str | None = None) -> Dataset:
       InputError: the data set is unknown, not prepared, in a format that only TensorFlow reads, damaged, or not one of
         uint8 images of one size, each with one class.
     """
+    if data_dir is not None:
+        data_dir = str(expanded(data_dir))
     with _one_line_errors(name):
         builder = _prepared_builder(name, data_dir)
         num_classes = _check_features(name, builder.info.features)

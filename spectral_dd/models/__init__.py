@@ -20,7 +20,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from spectral_dd.config import Config
+from spectral_dd.data import to_unit
 from spectral_dd.errors import InputError, nearest
+from spectral_dd.files import expanded
 from spectral_dd.models.cnn5 import CNN5
 from spectral_dd.models.mlp import MLP
 from spectral_dd.models.resnet import ResNet
@@ -104,6 +106,23 @@ def with_fields(model: nn.Module, **values: Any) -> nn.Module:
     return model.clone(**{name: value for name, value in values.items() if name in _fields(model)})
 
 
+def taking_integers(model: nn.Module) -> nn.Module:
+    """The same network, which scales uint8 images to [0, 1] as training does, and refuses other integers."""
+    return _taking_integers(type(model))(**{name: getattr(model, name) for name in _fields(model)})
+
+
+@functools.cache
+def _taking_integers(cls: type[nn.Module]) -> type[nn.Module]:
+    def call(self, images, *arguments, **options):
+        images = jnp.asarray(images)
+        if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+            raise InputError(f"images: must be uint8, or floating point as training saw them; they are {images.dtype}")
+        dtype = images.dtype if jnp.issubdtype(images.dtype, jnp.floating) else jnp.float32
+        return cls.__call__(self, to_unit(images, dtype), *arguments, **options)
+
+    return type(cls.__name__, (cls,), {"__call__": call, "__doc__": cls.__doc__, "__module__": cls.__module__})
+
+
 def declared(model: nn.Module | Callable[..., nn.Module], name: str) -> Any:
     """What a network, or its class as `find` returns it, declares under a name of `DECLARATIONS`, or the default."""
     cls = model.func if isinstance(model, functools.partial) else model
@@ -115,7 +134,7 @@ def _fields(network: Any) -> dict[str, dataclasses.Field]:
 
 
 def _module(name: str, source: str) -> types.ModuleType:
-    path = pathlib.Path(source).resolve()
+    path = expanded(source).resolve()
     if source.endswith(".py") and not path.is_file():
         raise InputError(f"--model={name}: there is no file {source}")
     try:
