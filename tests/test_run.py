@@ -84,6 +84,23 @@ def test_interrupted_and_resumed_gives_the_same_bits(request, tmp_path, trained,
     assert not any((pack_directory(tmp_path, 0) / "rolling").iterdir())
 
 
+def test_it_trains_in_a_thread(small, small_axes, tmp_path):
+    thread = threading.Thread(target=sdd.train, args=(tmp_path, expand(small_axes)))
+    thread.start()
+    thread.join()
+    assert_identical(everything(tmp_path), everything(small))
+
+
+def test_a_task_without_a_share_says_so(small, small_axes, capsys):
+    sdd.train(small, expand(small_axes), task_index=1, task_count=2)
+    assert "task 1 of 2: none of the 1 packs is its share\n" in capsys.readouterr().err
+
+
+def test_the_line_of_progress_has_the_errors_of_those_that_have_not_diverged():
+    results = {"train_error": np.array([0.02, 0.1, np.nan]), "test_error": np.full(3, np.nan)}
+    assert run.errors_in_words(results) == ", training error 2.0-10.0 %"
+
+
 def test_a_finished_sweep_is_left_alone(finished, axes):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     sdd.train(finished, expand(axes))
