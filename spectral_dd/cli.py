@@ -134,14 +134,14 @@ def run_script(argv: Sequence[str]) -> int:
     Args:
       argv: the path of the script, then its arguments, as in `sys.argv`.
     """
-    script = _load(pathlib.Path(argv[0]))
+    script = load(pathlib.Path(argv[0]))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of ASCII gets \xb2 for what it cannot show
             stream.reconfigure(errors="backslashreplace")
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
     try:
-        if not _parse(script, argv):
+        if not parse(script, argv):
             return 0
         status = script.main() or 0
         print(end="", flush=True)  # here, where what goes wrong is answered
@@ -159,7 +159,8 @@ def run_script(argv: Sequence[str]) -> int:
         return _say(argv[0], "interrupted", 128 + signal.SIGINT)
 
 
-def _load(path: pathlib.Path) -> types.ModuleType:
+def load(path: pathlib.Path) -> types.ModuleType:
+    """A script as a module; the one that runs now, if it is that."""
     running = sys.modules["__main__"]
     if getattr(running, "__file__", None) and pathlib.Path(running.__file__ or "").resolve() == path.resolve():
         return running
@@ -170,7 +171,7 @@ def _load(path: pathlib.Path) -> types.ModuleType:
     return script
 
 
-def _parse(script: types.ModuleType, argv: Sequence[str]) -> bool:
+def parse(script: types.ModuleType, argv: Sequence[str]) -> bool:
     """Parses the flags; False if --help was asked for and answered."""
     flag_values = script.FLAGS
     if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
