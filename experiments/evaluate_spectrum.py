@@ -45,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

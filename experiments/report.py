@@ -5,18 +5,15 @@ Example: seconds, also while the sweep is running.
     python experiments/report.py --workdir=runs/demo
 """
 
-import sys
-
 from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli, files
-from spectral_dd.analysis import curves, words
-from spectral_dd.report import draw_report
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
+flags.DEFINE_bool("skip_damaged", False, "leave damaged records out", **own)
 flags.DEFINE_string("spectrum", None, "draw the spectra of this name, made by evaluate_spectrum.py", **own)
 flags.DEFINE_enum(
     "normalisation", "power", ["power", "amplitude"], "power: log P_k / sum P_k; amplitude: log A_k / A_0", **own
@@ -24,14 +21,15 @@ flags.DEFINE_enum(
 
 
 def main() -> None:
-    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum)
+    # Here, so that what is wrong with a flag is answered before JAX is imported.
+    from spectral_dd.analysis import curves, words
+    from spectral_dd.report import draw_report
+
+    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged)
     workdir = files.workdir_path(FLAGS.workdir)
     directory, title = workdir, workdir.name
     if FLAGS.spectrum is not None:  # a page of its own, beside these spectra
-        directory, title = (
-            files.spectrum_directory(workdir, FLAGS.spectrum),
-            f"{workdir.name}: spectra {FLAGS.spectrum}",
-        )
+        directory, title = files.spectrum_directory(workdir, FLAGS.spectrum), f"{title}: spectra {FLAGS.spectrum}"
     page = draw_report(ds, directory, title=title, normalisation=FLAGS.normalisation)
     print(words.format_summary(curves.summary(ds)))
     print(f"report: {page}")
@@ -39,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

@@ -14,9 +14,7 @@ import sys
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli, devices, presets, progress
-from spectral_dd.planning.dry_run import describe
-from spectral_dd.planning.prepare import prepare
+from spectral_dd import cli, presets
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -33,6 +31,9 @@ flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and wor
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0, **own)
 flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1, **own)
+flags.DEFINE_integer(
+    "min_packs", 1, "cut a new sweep into at least so many packs, so that as many tasks find work", lower_bound=1, **own
+)
 flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0, **own)
 flags.DEFINE_enum(
     "tune", "auto", ["auto", "off"], "time what is fastest before a long sweep, or use the usual choices", **own
@@ -45,9 +46,14 @@ def main() -> None:
     configs = sdd.sweep(**chosen)
     sources = cli.sources(**chosen)
     if FLAGS.dry_run:
+        # Here, so that what is wrong with a flag is answered before JAX is imported.
+        from spectral_dd import devices, progress
+        from spectral_dd.planning.dry_run import describe
+        from spectral_dd.planning.prepare import prepare
+
         devices.set_up()
         with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
-            plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count)
+            plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs)
         print(*sources, plan, sep="\n")
         return
     sdd.train(
@@ -57,6 +63,7 @@ def main() -> None:
         task_index=FLAGS.task_index,
         task_count=FLAGS.task_count,
         save_minutes=FLAGS.save_minutes,
+        min_packs=FLAGS.min_packs,
         tune=FLAGS.tune == "auto",
         about=sources,
     )
@@ -64,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

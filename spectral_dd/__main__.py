@@ -51,7 +51,7 @@ def main() -> int:
                 return 2
             return 0
         case [verb, *arguments] if verb in known:
-            return cli.run_script([str(SCRIPTS / f"{verb}.py"), *arguments])
+            cli.main([str(SCRIPTS / f"{verb}.py"), *arguments])
         case [] | ["--help" | "-h" | "help"]:
             width = max(map(len, known))
             print("spectral-dd VERB --flag=value ...; `spectral-dd VERB --help` lists the flags. Also: --version\n")

@@ -9,17 +9,16 @@ import fcntl
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
-
-from absl import logging
+from collections.abc import Callable, Iterator
+from typing import IO, NamedTuple
 
 from spectral_dd.errors import InputError
 
 # How the name of a file begins that is not written to its end.
 TEMPORARY = ".writing."
 
-# What a file system answers that has no hard links, or no locks.
-_NOT_HERE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+# What a file system answers that has no hard links.
+_NOT_HERE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 # Orbax reads a directory's name as a pattern, and TensorStore takes a backslash for a slash.
 _UNREADABLE = "*?[]\\"
@@ -57,6 +56,14 @@ def workdir_path(workdir: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(directory)
 
 
+class Place(NamedTuple):
+    """Where the records of a pack are, and what they must say that they belong to."""
+
+    directory: pathlib.Path
+    sweep: str  # identity of the sweep, or of evaluated spectra; empty where it has none, as in older formats
+    pack: int
+
+
 def pack_directory(workdir: str | os.PathLike[str], pack: int) -> pathlib.Path:
     return workdir_path(workdir) / "packs" / f"{pack:03d}"
 
@@ -77,7 +84,11 @@ def cache_directory() -> pathlib.Path:
         return pathlib.Path(tempfile.gettempdir()) / f"spectral_dd-{os.getuid()}"
 
 
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+# Text, bytes, or what writes them to a file that is open.
+Content = str | bytes | Callable[[IO[bytes]], None]
+
+
+def write_whole(path: str | os.PathLike[str], content: Content) -> None:
     """Writes a file, and its directory; a file that is there is replaced in one step.
 
     Raises:
@@ -88,7 +99,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
         os.replace(temporary, path)
 
 
-def write_once(path: str | os.PathLike[str], content: str | bytes) -> None:
+def write_once(path: str | os.PathLike[str], content: Content) -> None:
     """Writes a file, and its directory; a file that is there stays as it is. Of several processes, one wins.
 
     Raises:
@@ -107,7 +118,7 @@ def write_once(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: pathlib.Path, content: str | bytes) -> Iterator[str]:
+def _beside(path: pathlib.Path, content: Content) -> Iterator[str]:
     """Writes `content` to a temporary file in the directory of `path`, which lives as long as the context."""
     name = None
     try:
@@ -115,7 +126,10 @@ def _beside(path: pathlib.Path, content: str | bytes) -> Iterator[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         with open(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fchmod(descriptor, 0o644)  # mkstemp makes it private, but others read results.
             os.fsync(descriptor)
@@ -127,25 +141,12 @@ def _beside(path: pathlib.Path, content: str | bytes) -> Iterator[str]:
             pathlib.Path(name).unlink(missing_ok=True)
 
 
-def lock(descriptor: int, *, wait: bool = True) -> None:
-    """Locks an open file or directory until it is closed. Where the file system has no locks, a line says so.
-
-    Raises:
-      BlockingIOError: another process holds it, and `wait` is False.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        if error.errno not in _NOT_HERE:
-            raise
-        logging.warning("this file system has no locks: let no two processes write the same sweep at the same time")
-
-
 def _rename_once(temporary: str, path: pathlib.Path) -> None:
     """Renames a file unless `path` exists. The lock ends with the process, so a killed one leaves none behind."""
     directory = os.open(path.parent, os.O_RDONLY)
     try:
-        lock(directory)
+        with contextlib.suppress(OSError):  # A file system may have no locks either.
+            fcntl.flock(directory, fcntl.LOCK_EX)
         if not os.path.lexists(path):
             os.replace(temporary, path)
     finally:

@@ -26,7 +26,7 @@ def commands(page):
 
 
 def run_words(words):
-    """Runs a command in this process, training dry; of what needs a sweep, only the flags are read. Returns its status."""
+    """Status of a command, run in this process: training dry; of what needs a sweep, only the flags are read."""
     if words[:3] == ["python", "-m", "spectral_dd"]:
         sys.argv = ["spectral_dd/__main__.py", *words[3:]]
         return main()

@@ -10,10 +10,10 @@ import xarray as xr
 
 import spectral_dd as sdd
 from helpers import assert_identical, everything
-from spectral_dd import checkpoint, run
+from spectral_dd import locks, run, stored
 from spectral_dd.config import Config
 from spectral_dd.data import draw_all
-from spectral_dd.errors import CheckpointError, InputError, Interrupted
+from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
 from spectral_dd.files import pack_directory
 from spectral_dd.planning import packing
 from spectral_dd.sweeps import Lowering, Pack, expand, read_sweep
@@ -33,10 +33,10 @@ class Silent:
         pass
 
 
-def train_pack(sweep, number, dataset, directory, *arguments, **options):
+def train_pack(sweep, number, dataset, workdir, *arguments, **options):
     configs = sweep.members(sweep.packs[number])
     draws = draw_all(configs, {dataset.name: dataset})
-    run.train_pack(configs, dataset, draws, directory, Silent(), *arguments, **options)
+    run.train_pack(configs, dataset, draws, sweep.place(workdir, number), Silent(), *arguments, **options)
 
 
 def test_a_budget_thins_the_spectra_but_never_the_metrics(tmp_path, capsys, small_axes):
@@ -72,16 +72,16 @@ def test_interrupted_and_resumed_gives_the_same_bits(request, tmp_path, trained,
     sweep = read_sweep(trained)
     for number in range(len(sweep.packs)):
         # The first question is asked before the pack begins.
-        count, directory = iter(range(100)), pack_directory(tmp_path, number)
+        count = iter(range(100))
         with pytest.raises(Interrupted):
             train_pack(
-                *(sweep, number, digits, directory),
+                *(sweep, number, digits, tmp_path),
                 lambda count=count: signal.SIGTERM if next(count) == at else None,
             )
-        train_pack(sweep, number, digits, directory)
+        train_pack(sweep, number, digits, tmp_path)
     (tmp_path / "sweep.json").write_text((trained / "sweep.json").read_text())
     assert_identical(everything(tmp_path), everything(trained))
-    assert not any((pack_directory(tmp_path, 0) / "rolling").iterdir())
+    assert next(epoch for epoch, _ in stored.stored_states(sweep.place(tmp_path, 0))) == 12
 
 
 def test_it_trains_in_a_thread(small, small_axes, tmp_path):
@@ -93,7 +93,7 @@ def test_it_trains_in_a_thread(small, small_axes, tmp_path):
 
 def test_a_task_without_a_share_says_so(small, small_axes, capsys):
     sdd.train(small, expand(small_axes), task_index=1, task_count=2)
-    assert "task 1 of 2: none of the 1 packs is its share\n" in capsys.readouterr().err
+    assert "no pack is left for --task_index=1: the sweep has 1\n" in capsys.readouterr().err
 
 
 def test_the_line_of_progress_has_the_errors_of_those_that_have_not_diverged():
@@ -107,9 +107,30 @@ def test_a_finished_sweep_is_left_alone(finished, axes):
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
 
 
-def test_a_damaged_final_record_is_trained_again_by_the_same_command(small, small_axes, tmp_path):
+def test_a_lost_record_is_said_and_made_anew(small, small_axes, tmp_path, capsys):
     shutil.copytree(small, tmp_path / "run")
-    record = pack_directory(tmp_path / "run", 0) / "records" / "12"
+    shutil.rmtree(pack_directory(tmp_path / "run", 0) / "records" / "1")
+    sdd.train(tmp_path / "run", expand(small_axes))
+    assert "packs/000: records 1 are missing and made anew" in capsys.readouterr().err
+    assert_identical(everything(tmp_path / "run"), everything(small))
+
+
+def test_a_pack_that_another_process_trains_is_left_and_said(tmp_path, two_packs):
+    sweep = two_packs(tmp_path / "run", False)
+    for place in (sweep.place(tmp_path / "run", number) for number in range(2)):
+        shutil.rmtree(place.directory / "records" / "12")
+    with (
+        locks.lock(sweep.place(tmp_path / "run", 0).directory / "lock"),
+        pytest.raises(LockedError, match=r"1 of 2 packs are trained, the rest is left to others: .*packs/000: in use"),
+    ):
+        two_packs(tmp_path / "run", False)
+    recorded = [stored.recorded_epochs(sweep.place(tmp_path / "run", number)) for number in range(2)]
+    assert [12 in epochs for epochs in recorded] == [False, True]
+
+
+def test_a_damaged_record_of_a_finished_sweep_is_made_anew_by_the_same_command(small, small_axes, tmp_path):
+    shutil.copytree(small, tmp_path / "run")
+    record = pack_directory(tmp_path / "run", 0) / "records" / "2"
     largest = max((p for p in (record / "state").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -123,8 +144,9 @@ def test_long_gaps_between_records_are_covered_by_rolling_checkpoints(small, tmp
     killed = iter([None] * 10)
     with pytest.raises(StopIteration):  # after nine epochs, without a chance to save
         train_pack(read_sweep(small), 0, digits, tmp_path, lambda: next(killed), save_seconds=0)
-    assert [p.name for p in (tmp_path / "rolling").iterdir()] == ["9"]
-    assert checkpoint.recorded_epochs(tmp_path) == [0, 1, 2, 5]
+    place = read_sweep(small).place(tmp_path, 0)
+    assert [epoch for epoch, _ in stored.stored_states(place)] == [9, 8]
+    assert stored.recorded_epochs(place) == [0, 1, 2, 5]
 
 
 def test_another_sweep_is_refused_with_what_differs(small, small_axes):
@@ -135,11 +157,12 @@ def test_another_sweep_is_refused_with_what_differs(small, small_axes):
     assert (small / "sweep.json").read_bytes() == before
 
 
-def test_divergence_is_recorded(tmp_path, small_axes):
+def test_divergence_is_recorded_and_said(tmp_path, small_axes, capsys):
     axes = {"learning_rate": [1e-3, 1e30], "optimizer": "sgd", "seed": 0, "width": 2, "epochs": 3}
     sdd.train(tmp_path, expand(small_axes | axes))
     ds = sdd.load_results(tmp_path)
     assert list(ds.diverged) == [-1, 1]
+    assert "1 of 2 members diverged: 1 at epoch 1" in capsys.readouterr().err
     assert ds.test_error.sel(member=1, epoch=slice(1, None)).isnull().all()
 
 
@@ -216,5 +239,5 @@ def test_a_pack_that_fails_lets_those_under_way_finish_and_no_other_begin():
         finished.append(pack)
 
     with pytest.raises(CheckpointError, match="pack 0"):
-        run._on_free_devices(train, range(4), ["a", "b"])
+        run._on_free_devices(train, range(4), ["a", "b"], x64=False)
     assert finished == [1]

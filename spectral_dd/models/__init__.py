@@ -108,7 +108,8 @@ def with_fields(model: nn.Module, **values: Any) -> nn.Module:
 
 def taking_integers(model: nn.Module) -> nn.Module:
     """The same network, which scales uint8 images to [0, 1] as training does, and refuses other integers."""
-    return _taking_integers(type(model))(**{name: getattr(model, name) for name in _fields(model)})
+    cls: Any = type(model)
+    return _taking_integers(cls)(**{name: getattr(model, name) for name in _fields(model)})
 
 
 @functools.cache
