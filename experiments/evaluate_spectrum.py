@@ -18,7 +18,7 @@ from spectral_dd import cli
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
 
-SETTINGS = [name for name in FIELDS if name.startswith("spectrum_") and name != "spectrum_budget"]
+SETTINGS = ["measure", *(name for name in FIELDS if name.startswith("spectrum_") and name != "spectrum_budget")]
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from spectral_dd.data import Dataset, load_dataset
     from spectral_dd.errors import CheckpointError, InputError, LockedError
     from spectral_dd.evaluate import evaluate_spectra
+    from spectral_dd.own_measures import measure
     from spectral_dd.results import load_member, load_results
     from spectral_dd.run import train
     from spectral_dd.sweeps import sweep
@@ -22,6 +23,7 @@ __all__ = [
     "load_dataset",
     "load_member",
     "load_results",
+    "measure",
     "sweep",
     "train",
 ]
@@ -38,6 +40,7 @@ _ROOMS = {
     "load_dataset": "data",
     "load_member": "results",
     "load_results": "results",
+    "measure": "own_measures",
     "sweep": "sweeps",
     "train": "run",
 }

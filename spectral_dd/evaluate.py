@@ -1,12 +1,12 @@
 """Other spectra from the checkpoints of a finished or running sweep, which stays as it is."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, named_spectra, progress, stored
+from spectral_dd import checkpoint, devices, models, named_spectra, own_measures, progress, stored
 from spectral_dd.data import Dataset
 from spectral_dd.errors import InputError
 from spectral_dd.family import Family
@@ -22,6 +22,7 @@ def evaluate_spectra(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
+    measure: Callable[..., Any] | None = None,
     data_dir: str | None = None,
 ) -> None:
     """Evaluates spectra with other settings on all records of a sweep.
@@ -33,23 +34,32 @@ def evaluate_spectra(
     Args:
       workdir: DIR of a sweep.
       name: of these spectra: letters, digits, '_', '-' and '.'.
-      settings: values of the fields `spectrum_...`; the others stay as in training.
-      dataset, model, data_dir: as in `run.train`.
+      settings: values of the fields `spectrum_...` and `measure`; the others stay as in training.
+      dataset, model, measure, data_dir: as in `run.train`.
 
     Raises:
       InputError: DIR holds no sweep, the settings cannot work, or DIR has spectra of that name with others.
     """
     sweep = read_sweep(workdir)
+    if measure is not None:
+        settings = {**settings, "measure": own_measures.register(measure)}
     configs = [c.replace(**settings) for c in sweep.configs]
     if not all(c.spectrum.examples for c in configs):
         raise InputError("--spectrum_examples=0: must be at least 1")
     devices.set_up()
+    code = sweep.provenance.get("code", {})
+    if model is None:
+        models.recall((c.model for c in configs), code, workdir)
+    if "measure" not in settings:
+        own_measures.recall((c.measure for c in configs), code, workdir)
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
         with progress.going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
             prepared = prepare(configs, data_dir, dataset=dataset, model=model)
+        prepared.check_datasets(sweep)
         if not any(stored.recorded_epochs(sweep.place(workdir, number)) for number in range(len(sweep.packs))):
             raise InputError(f"--workdir={workdir}: nothing is recorded yet")
-        spectra = named_spectra.settle(workdir, name, sweep, settings)
+        described = own_measures.described(c.measure for c in configs)
+        spectra = named_spectra.settle(workdir, name, sweep, settings, described)
         for number, pack in enumerate(sweep.packs):
             source, target = sweep.place(workdir, number), spectra.place(workdir, name, number)
             _evaluate_pack(pack, prepared, source, target, f"pack {number + 1}/{len(sweep.packs)}")

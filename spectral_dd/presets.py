@@ -12,6 +12,7 @@ _PAPER: dict[str, Any] = {
     "width": 64,
     "label_noise": 0.1,
     "noise_kind": "permute",
+    "noisy_split": "drawn",
     "shift": 4,
     "flip": True,
     "optimizer": "adam",
@@ -112,7 +113,7 @@ def preset_axes(preset: str | None, given: Mapping[str, Collection[Any]]) -> tup
 
     Returns:
       The preset's name, '' for none, and a value (or a tuple, an axis) by field. The preset's budget is left out where
-      something about spectra is given: it would drop what was asked for.
+      something about spectra is given: it would drop what was asked for; its label noise where labels are given.
 
     Raises:
       InputError: there is no such preset.
@@ -126,5 +127,9 @@ def preset_axes(preset: str | None, given: Mapping[str, Collection[Any]]) -> tup
     if preset not in PRESETS:
         known = (AUTO, NONE, *PRESETS)
         raise InputError(f"--preset={preset}: must be one of {', '.join(known)}.{nearest(preset, known)}")
-    left_out = {*given, "spectrum_budget"} if any(name.startswith("spectrum_") for name in given) else given
+    left_out = set(given)
+    if any(name.startswith("spectrum_") for name in given):
+        left_out.add("spectrum_budget")
+    if "train_labels" in given:
+        left_out.add("label_noise")
     return preset, {name: value for name, value in PRESETS[preset].items() if name not in left_out}

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,21 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import models, named_spectra, padding, stored
+from spectral_dd import models, named_spectra, own_measures, padding, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.files import Place
 from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLES, Variable
 from spectral_dd.spectrum import frequencies
-from spectral_dd.sweeps import Pack, read_sweep
+from spectral_dd.sweeps import Pack, Sweep, read_sweep
 
 
-def load_results(workdir: str | os.PathLike, spectrum: str | None = None, *, skip_damaged: bool = False) -> xr.Dataset:
+def load_results(
+    workdir: str | os.PathLike | Sequence[str | os.PathLike], spectrum: str | None = None, *, skip_damaged: bool = False
+) -> xr.Dataset:
     """What was recorded so far in a sweep's directory; the processes that train it may be running.
 
     Args:
-      workdir: DIR of a sweep.
+      workdir: DIR of a sweep, or several, whose members follow each other: `member` counts through, `sweep` is the
+        directory and `sweep_member` the number there.
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
       skip_damaged: leave damaged records out, as if they were not recorded.
 
@@ -39,6 +42,8 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None, *, ski
       InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
       CheckpointError: a record is damaged.
     """
+    if not isinstance(workdir, str | os.PathLike):
+        return _joined([load_results(one, spectrum, skip_damaged=skip_damaged) for one in workdir])
     sweep = read_sweep(workdir)
     damaged: list[str] | None = [] if skip_damaged else None
     records = _records(sweep.packs, [sweep.place(workdir, i) for i in range(len(sweep.packs))], damaged)
@@ -61,18 +66,45 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None, *, ski
         evaluated = _records(sweep.packs, places, damaged)
         incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
-    measured, coordinates = _measured(records, configs, epochs)
+    own = _own_measures(workdir, sweep, spectrum)
+    measured, coordinates = _measured(records, configs, epochs, MEASURED | own)
     values = [c.values() for c in configs]
     coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
     coordinates |= {name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]}
     coordinates |= {"member": np.arange(len(configs)), "epoch": epochs}
-    table = VARIABLES | COORDINATES
+    coordinates |= {"sweep": np.full(len(configs), str(workdir)), "sweep_member": coordinates["member"]}
+    table = VARIABLES | COORDINATES | own
     ds = xr.Dataset(
         {name: (table[name].dims, array) for name, array in (variables | measured).items()},
         {name: (table[name].dims if name in table else "member", array) for name, array in coordinates.items()},
         {"command": sweep.provenance["command"]} | _incomplete(incomplete, damaged),
     )
-    return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds)
+    return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds, own)
+
+
+def _joined(results: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The members of several sweeps, numbered through. What a sweep has not recorded is NaN."""
+    if not results:
+        raise InputError("--workdir=: must be at least one directory")
+    ds = xr.concat(
+        results,
+        "member",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs="drop_conflicts",
+    )
+    ds = ds.assign_coords(member=("member", np.arange(ds.sizes["member"]), results[0]["member"].attrs))
+    return ds.assign_attrs(command="\n".join(one.attrs["command"] for one in results))
+
+
+def _own_measures(workdir: str | os.PathLike, sweep: Sweep, spectrum: str | None) -> dict[str, Variable]:
+    """Measures of one's own that are recorded, as rows of the table."""
+    about = sweep.provenance.get("measures", {})
+    if spectrum is not None:
+        about = named_spectra.read(workdir, spectrum, sweep).measures
+    return own_measures.variables(about)
 
 
 class _Record(NamedTuple):
@@ -130,7 +162,7 @@ def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.
 
 
 def _measured(
-    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray
+    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray, table: Mapping[str, Variable]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What was measured around single examples, and its coordinates. Both are empty if nothing was."""
     records = [record for record in records if "energy" in record.results]
@@ -144,8 +176,8 @@ def _measured(
     }
     sizes = {name: len(values) for name, values in coordinates.items()} | {"member": len(configs), "epoch": len(epochs)}
     variables: dict[str, np.ndarray] = {}
-    for name in [name for name in MEASURED if any(name in record.results for record in records)]:
-        dims = MEASURED[name].dims
+    for name in [name for name in table if any(name in record.results for record in records)]:
+        dims = table[name].dims
         variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
         for record in (record for record in records if name in record.results):
             values = record.results[name][:, None]  # (member, epoch, split, example, ...)
@@ -162,18 +194,20 @@ def _measured(
 
 def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> dict[str, Any]:
     """What follows from the energies, pack by pack, since packs may differ in their bins."""
-    shares, starts = [], np.full((len(configs), 2), -1)
+    shares, powers, starts = [], [], np.full((len(configs), 2), -1)
     for pack in packs:
         members = list(pack.members)
         asked, found = configs[members[0]].spectrum, ds[["energy", "slope_energy"]].isel(member=members)
         own = np.isin(ds["frequency"], frequencies(asked.points, asked.half_width))
         energy = found["energy"].isel(frequency=own)
+        powers.append(found["energy"].mean("example") / asked.points**2)
         shares.append(frequency.slope_share(energy, found["slope_energy"], asked.points))
         ratios = frequency.high_frequency_ratio(energy.sel(split="train")).values
         for member, ratio in zip(members, ratios, strict=True):
             starts[member] = online.online_start(ratio, ds["epoch"].values) or -1
     share = xr.concat(shares, "member").sortby("member")
     return {
+        "power": xr.concat(powers, "member").sortby("member"),
         "slope_share": share,
         "slope_dominated": share > frequency.SLOPE_DOMINATED,
         "indicated_start": ("member", starts[:, 0]),
@@ -181,13 +215,13 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
     }
 
 
-def _described(ds: xr.Dataset) -> xr.Dataset:
+def _described(ds: xr.Dataset, own: dict[str, Variable]) -> xr.Dataset:
     """The same with `units`, `long_name` and `description` on every variable and coordinate."""
     fields = {
         name: Variable(("member",), field.metadata["unit"], name.replace("_", " "), field.metadata["help"])
         for name, field in FIELDS.items()
     }
-    for name, about in (VARIABLES | COORDINATES | fields).items():
+    for name, about in (VARIABLES | COORDINATES | fields | own).items():
         if name in ds.variables:
             ds[name].attrs.update(units=about.units, long_name=about.long_name, description=about.meaning)
     return ds
@@ -206,10 +240,11 @@ def load_member(
 
     Returns:
       model, variables: `model.apply(variables, images, train=False)` gives the logits of images
-      `(example, height, width, channel)`: those of the data set, or floating point, in [0, 1] where these are uint8.
+      `(example, height, width, channel)` as the data set has them: uint8 and uint16 are scaled to [0, 1] inside.
 
     Raises:
-      InputError: DIR holds no sweep, or the member or epoch does not exist.
+      InputError: DIR holds no sweep, the member or epoch does not exist, or the file of a network of one's own is
+        missing, has changed since, or is in DIR, from where no code is loaded.
       CheckpointError: the record is damaged.
     """
     sweep = read_sweep(workdir)
@@ -224,9 +259,11 @@ def load_member(
         raise InputError(f"member={member}: is float64, which needs JAX_ENABLE_X64=1")
     if model is not None:
         config = config.replace(model=models.register(model))
+    else:
+        models.recall([config.model], sweep.provenance.get("code", {}), workdir)
     about = sweep.datasets[config.dataset]
     network = models.build_model(config, about["num_classes"])
     image = jnp.zeros((1, *about["image_shape"]), config.param_dtype)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
     wide = stored.load_member(where, epoch, place)
-    return models.taking_integers(network), padding.unpad(wide, shapes)
+    return models.taking_integers(network, config.param_dtype), padding.unpad(wide, shapes)

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, stored
+from spectral_dd import checkpoint, devices, models, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
@@ -43,6 +43,7 @@ def train(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
+    measure: Callable[..., Any] | None = None,
     data_dir: str | None = None,
     task_index: int = 0,
     task_count: int = 1,
@@ -59,6 +60,8 @@ def train(
       dataset: for all members, in the place of the one that they name.
       model: class of the network of all members, in the place of the one that they name: a Linen module with the
         fields `width` and `num_classes`, called `(images, train)`.
+      measure: of one's own, recorded beside the others: a function of (f, examples, directions), see
+        `own_measures.measure`.
       data_dir: of TFDS.
       task_index: which share, 0 to task_count - 1.
       task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
@@ -82,11 +85,13 @@ def train(
     def prepare_and_plan() -> tuple[Prepared, Sweep]:
         with devices.numerics(x64):
             with going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
-                prepared = prepare(configs, data_dir, dataset=dataset, model=model)
+                prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
             there = check_workdir(workdir, prepared.configs)
             cost = Cost(prepared.configs, prepared.datasets)
             with going_on(lambda: f"planning: the packs of {len(configs)} members"):
                 sweep = there or plan_sweep(prepared, cost, min_packs, timed=tune)
+            prepared.check_datasets(sweep)
+            models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
             said = check_disk(workdir, sweep, prepared, cost)
             for line in about:
                 print(line, file=sys.stderr)

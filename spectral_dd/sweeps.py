@@ -6,7 +6,7 @@ import itertools
 import os
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Self, TypedDict
+from typing import Any, NotRequired, Self, TypedDict
 
 from spectral_dd import files, strict_json
 from spectral_dd.config import FIELDS, Config, check_names, check_value
@@ -160,6 +160,15 @@ class DataFacts(TypedDict):
 
     image_shape: list[int]  # height, width, channels
     num_classes: int
+    # Older formats lack these, of `Dataset.about`.
+    image_type: NotRequired[str]
+    classes: NotRequired[list[int] | None]
+    version: NotRequired[str]
+    train_size: NotRequired[int]
+    test_size: NotRequired[int]
+    labels: NotRequired[str]
+    images: NotRequired[str]
+    train_labels: NotRequired[dict[str, str]]  # sums of the labels that members train on instead
 
 
 # The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs; neither it nor

@@ -241,3 +241,37 @@ def test_a_pack_that_fails_lets_those_under_way_finish_and_no_other_begin():
     with pytest.raises(CheckpointError, match="pack 0"):
         run._on_free_devices(train, range(4), ["a", "b"], x64=False)
     assert finished == [1]
+
+
+def test_a_data_set_that_was_made_anew_is_refused_with_what_differs(tmp_path):
+    """Not the same name, but the same data, is what a sweep goes on with."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(60, 4, 4)).astype(np.uint8), np.arange(60) % 3
+    axes = {"model": "mlp", "width": 1, "batch_size": 20, "spectrum_examples": 0, "records_per_decade": 1}
+    first = tmp_path / "labels.npy"
+
+    def train(images=images, labels=labels, given=labels, **fields):
+        np.savez(
+            tmp_path / "mine.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels
+        )
+        np.save(first, given)
+        members = sdd.sweep(None, dataset=f"{tmp_path}/mine.npz", train_labels=str(first), **axes, **fields)
+        sdd.train(tmp_path / "run", members, tune=False)
+
+    train(epochs=2)
+    before = everything(tmp_path / "run")
+    for other, message in (
+        (
+            {"labels": (labels + 1) % 3},
+            r"mine\.npz: is another one than the sweep was begun with: labels \w+ there, \w+",
+        ),
+        ({"images": images[:, ::-1]}, r"begun with: images \w{16} there, \w{16} here$"),
+        ({"images": images / 255}, r"image type uint8 there, float32 here; images "),
+        ({"labels": labels * 2}, r"classes None there, \[0, 2, 4\] here"),
+        ({"given": labels[::-1]}, r"begun with: train_labels of .*labels\.npy \w{16} there, \w{16} here$"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            train(**({"given": other["labels"]} if "labels" in other else {}) | other, epochs=2)
+        assert "\n" not in str(error.value)
+    train(epochs=2)
+    assert_identical(everything(tmp_path / "run"), before)

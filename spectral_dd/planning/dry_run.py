@@ -21,6 +21,7 @@ def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int = 1)
     """
     existing, cost = check_workdir(workdir, prepared.configs), Cost(prepared.configs, prepared.datasets)
     sweep = existing or plan_sweep(prepared, cost, min_packs)
+    prepared.check_datasets(sweep)
     lines: list[str] = ["pack  members  widths      parameters      padding  state    work"]
     notes: dict[str, None] = {}
     for number, pack in enumerate(sweep.packs):
