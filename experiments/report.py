@@ -7,6 +7,8 @@ Example: seconds, also while the sweep is running.
 Several sweeps are compared in one report, --workdir=runs/a,runs/b; it goes to runs/a+b.
 """
 
+import pathlib
+
 from absl import flags
 
 import spectral_dd as sdd
@@ -24,7 +26,7 @@ flags.DEFINE_enum(
 
 def workdirs_of(text: str) -> list[pathlib.Path]:
     """The directories of a list; one whose own name has a comma is one."""
-    whole = pathlib.Path(text)
+    whole = files.expanded(text)
     return [whole] if whole.exists() or "," not in text else [pathlib.Path(part) for part in text.split(",")]
 
 

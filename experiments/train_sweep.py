@@ -27,6 +27,9 @@ flags.DEFINE_string(
     **own,
 )
 flags.DEFINE_string("members", None, "table of members: a CSV file with a column a field; flags fill the rest", **own)
+flags.DEFINE_bool(
+    "extend", False, "add members, or epochs, to the sweep that is there; what is trained is kept as it is", **own
+)
 flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0, **own)
@@ -53,7 +56,7 @@ def main() -> None:
 
         devices.set_up()
         with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
-            plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs)
+            plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs, extend=FLAGS.extend)
         print(*sources, plan, sep="\n")
         return
     sdd.train(
@@ -65,6 +68,7 @@ def main() -> None:
         save_minutes=FLAGS.save_minutes,
         min_packs=FLAGS.min_packs,
         tune=FLAGS.tune == "auto",
+        extend=FLAGS.extend,
         about=sources,
     )
     print(f"results are in {FLAGS.workdir}; next: {cli.command('report', workdir=FLAGS.workdir)}", file=sys.stderr)

@@ -27,11 +27,11 @@ from spectral_dd.planning import packing
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.disk import check_disk
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs, thinning
-from spectral_dd.planning.plan import plan_sweep
+from spectral_dd.planning.extend import sweep_for
 from spectral_dd.planning.prepare import Prepared, prepare
 from spectral_dd.progress import PackProgress, Progress, going_on, stop_signals, wait_for
 from spectral_dd.records import SPLITS
-from spectral_dd.sweeps import Lowering, Sweep, check_workdir, write_sweep
+from spectral_dd.sweeps import Lowering, Sweep, write_sweep
 
 # Epochs are dispatched in so many seconds' worth at a time, so that progress shows and a signal is answered.
 DISPATCH_SECONDS = 2.0
@@ -50,6 +50,7 @@ def train(
     save_minutes: float = 5.0,
     min_packs: int = 1,
     tune: bool = True,
+    extend: bool = False,
     about: Sequence[str] = (),
 ) -> Sweep:
     """Trains a sweep, or this task's share of its packs, in DIR; goes on where DIR stopped.
@@ -69,6 +70,7 @@ def train(
       min_packs: packs of a new sweep are halved until there are so many, as far as there are members, so that as many
         tasks find work. Results of other packs differ in the last bits.
       tune: choose lowerings and packs of a new sweep by timing them where that pays, see `planning/tune.py`.
+      extend: keep what DIR holds and add members, or epochs to its packs.
       about: lines that are printed on stderr once everything is checked.
 
     Raises:
@@ -86,19 +88,18 @@ def train(
         with devices.numerics(x64):
             with going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
                 prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
-            there = check_workdir(workdir, prepared.configs)
             cost = Cost(prepared.configs, prepared.datasets)
             with going_on(lambda: f"planning: the packs of {len(configs)} members"):
-                sweep = there or plan_sweep(prepared, cost, min_packs, timed=tune)
-            prepared.check_datasets(sweep)
+                sweep, there = sweep_for(workdir, prepared, cost, min_packs, timed=tune, extend=extend)
+            prepared = prepared.of(sweep.configs)
             models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
             said = check_disk(workdir, sweep, prepared, cost)
             for line in about:
                 print(line, file=sys.stderr)
-            if there is None:
-                sweep = write_sweep(workdir, sweep)
+            if sweep != there:
+                sweep = write_sweep(workdir, sweep, there)
                 print(f"{workdir} takes {said}", file=sys.stderr)
-            return prepared, sweep
+            return prepared.of(sweep.configs), sweep
 
     prepared, sweep = _beside_signals([prepare_and_plan])[0]
     mine = packing.shares([pack.cost for pack in sweep.packs], task_count)[task_index]
@@ -121,7 +122,12 @@ def _train_packs(
     """
     packs = {number: sweep.packs[number] for number in mine}
     parts = {
-        number: (sweep.members(pack), prepared.dataset(pack.members[0]), [prepared.draws[i] for i in pack.members])
+        number: (
+            sweep.members(pack),
+            prepared.dataset(pack.members[0]),
+            [prepared.draws[i] for i in pack.members],
+            pack.ends,
+        )
         for number, pack in packs.items()
     }
     for line in dict.fromkeys(thinning(*part) for part in parts.values()):
@@ -131,7 +137,7 @@ def _train_packs(
     # Either one pack after another, each on all devices, or as many packs at a time as there are devices.
     groups = [[device] for device in here] if sweep.apart else [here]
     costs = {number: pack.cost for number, pack in packs.items()}
-    targets = {number: recorded_epochs(configs[0]) for number, (configs, _, _) in parts.items()}
+    targets = {number: recorded_epochs(configs[0], ends) for number, (configs, *_, ends) in parts.items()}
     locked: dict[int, LockedError] = {}
     with (
         devices.Compilations() as compilations,
@@ -240,6 +246,7 @@ def train_pack(
     configs: Sequence[Config],
     dataset: Dataset,
     draws: Sequence[Draws],
+    ends: Sequence[int],
     place: Place,
     progress: PackProgress,
     stop_signal: Callable[[], int | None] = lambda: None,
@@ -250,12 +257,21 @@ def train_pack(
 ) -> None:
     """Trains one pack to its end from wherever its checkpoints are.
 
+    Args:
+      configs, dataset, draws: of its members.
+      ends: `Pack.ends`.
+      place: where its checkpoints are.
+      progress: what is told of it.
+      stop_signal: gives a signal that has come.
+      save_seconds: longest time between checkpoints.
+      lowering, on: as in `Family`.
+
     Raises:
       Interrupted: `stop_signal` gave a signal, and the state is saved.
     """
     if (number := stop_signal()) is not None:
         raise Interrupted(signal.Signals(number).name, number)
-    targets = recorded_epochs(configs[0])
+    targets = recorded_epochs(configs[0], ends)
     complete = set(targets) <= {*stored.recorded_epochs(place)}
     if complete and all(stored.is_intact(place, epoch) for epoch in targets):
         progress.skip_to(targets[-1])
@@ -265,7 +281,7 @@ def train_pack(
             writer.set_aside_damaged(every_byte=True)
         family = Family(configs, dataset, draws, on, lowering=lowering)
         training = PackTraining(family, writer, place, progress, stop_signal, save_seconds)
-        with_spectra = spectrum_epochs(configs, dataset, draws)
+        with_spectra = spectrum_epochs(configs, dataset, draws, ends)
         recorded = {*stored.recorded_epochs(place)}
         if missing := [str(t) for t in targets if t not in recorded and t < max(recorded, default=0)]:
             print(f"{place.directory}: records {', '.join(missing)} are missing and made anew", file=sys.stderr)

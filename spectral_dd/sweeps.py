@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NotRequired, Self, TypedDict
 
-from spectral_dd import files, strict_json
+from spectral_dd import files, locks, strict_json
 from spectral_dd.config import FIELDS, Config, check_names, check_value
 from spectral_dd.errors import InputError
 from spectral_dd.presets import AUTO, preset_axes
@@ -146,6 +146,7 @@ class Pack:
     members: tuple[int, ...]  # places in Sweep.configs
     lowering: Lowering
     cost: float  # estimated seconds on the devices that it runs on
+    ends: tuple[int, ...] = ()  # last epochs that it had before it was extended
 
 
 class Facts(TypedDict):
@@ -242,6 +243,8 @@ class Sweep:
         content = {name: value for name, value in content.items() if name != "format"}
         if version == 1:
             content = _from_format_1(content)
+        if version < FORMAT and isinstance(content.get("packs"), list):
+            content["packs"] = [{**pack, "ends": []} if isinstance(pack, dict) else pack for pack in content["packs"]]
         shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
         configs = [_config(shared | own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
@@ -322,8 +325,9 @@ def read_sweep(workdir: str | os.PathLike) -> Sweep:
         raise InputError(f"{message[:220]}; bring back a copy of the file, or train in another directory") from error
 
 
-def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Sweep | None:
-    """The sweep that DIR holds already, if it is this one; nothing if DIR is free. Writes nothing.
+def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config], *, extend: bool = False) -> Sweep | None:
+    """The sweep that DIR holds already, if it is this one or, with `extend`, whatever it is; nothing if DIR is free.
+    Writes nothing.
 
     Raises:
       InputError: DIR holds another sweep or foreign files, or cannot be written.
@@ -344,16 +348,17 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Swee
     except OSError as error:
         raise InputError(f"--workdir={workdir}: cannot be used: {error.strerror}") from error
     there = read_sweep(directory)
-    if difference := _difference(there.configs, configs):
+    if not extend and (differs := difference(there.configs, configs)):
         raise InputError(
-            f"--workdir={workdir}: holds a different sweep: {difference}; use that command or another directory"
+            f"--workdir={workdir}: holds a different sweep: {differs}; use that command or another directory, or "
+            "--extend to add members or epochs"
         )
     return there
 
 
-def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
-    """What two sweeps disagree on, as flags; empty if on nothing."""
-    if list(there) == list(here):
+def difference(there: Sequence[Config], here: Sequence[Config]) -> str:
+    """What two sweeps disagree on, as flags; empty if they have the same members, in whatever order."""
+    if set(there) == set(here):
         return ""
 
     def axes(configs: Sequence[Config]) -> dict[str, str]:
@@ -367,15 +372,25 @@ def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
     return "; ".join(f"--{name}={before[name]} there, {now[name]} here" for name in differing)
 
 
-def write_sweep(workdir: str | os.PathLike, new: Sweep) -> Sweep:
+def write_sweep(workdir: str | os.PathLike, new: Sweep, before: Sweep | None = None) -> Sweep:
     """Writes DIR/sweep.json. Of several processes that try, one wins, and all get its sweep.
+
+    Args:
+      workdir: DIR.
+      new: the sweep.
+      before: the one that is there, which `new` extends.
 
     Raises:
       InputError: DIR cannot be made or written, or another sweep won.
     """
     path = files.workdir_path(workdir) / "sweep.json"
     try:
-        files.write_once(path, strict_json.dump(new.to_json()))
+        if before is None:
+            files.write_once(path, strict_json.dump(new.to_json()))
+        else:
+            with locks.lock(path.with_name(f"{files.TEMPORARY}lock")):
+                if read_sweep(workdir) == before:
+                    files.write_whole(path, strict_json.dump(new.to_json()))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     winner = check_workdir(workdir, new.configs)
