@@ -289,5 +289,5 @@ class PackProgress:
         if passed and trained:
             self._rate = f", {passed * self._examples_per_epoch / seconds:,.0f} examples/s"
         self.epoch = epoch
-        ended = epoch == self.epochs and not passed
+        ended = trained and epoch == self.epochs and not passed
         self._progress.update(self, passed / self.epochs, seconds, setting_up, must_log=ended)

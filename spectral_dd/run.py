@@ -382,7 +382,8 @@ def errors_in_words(results: Mapping[str, np.ndarray]) -> str:
     for name, words in (("train_error", "training error"), ("test_error", "test error")):
         finite = results[name][np.isfinite(results[name])]
         if finite.size:
-            text += f", {words} {100 * finite.min():.1f}-{100 * finite.max():.1f} %"
+            bounds = dict.fromkeys(f"{100 * bound:.1f}" for bound in (finite.min(), finite.max()))
+            text += f", {words} {'-'.join(bounds)} %"
     return text
 
 

@@ -9,7 +9,8 @@ from spectral_dd.errors import InputError
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.plan import plan_sweep
 from spectral_dd.planning.prepare import Prepared
-from spectral_dd.sweeps import Pack, Sweep, check_workdir, difference
+from spectral_dd.provenance import provenance
+from spectral_dd.sweeps import Sweep, check_workdir, difference
 
 
 def sweep_for(
@@ -71,17 +72,20 @@ def extended(there: Sweep, prepared: Prepared, plan: Callable[[Prepared], Sweep]
         packs.append(pack)
     if len(set(configs)) < len(configs):
         raise InputError("members that differ in --epochs alone cannot be extended to the same")
-    facts, code, kept = list(there.facts), dict(there.provenance.get("code", {})), set(configs)
+    facts, kept = list(there.facts), set(configs)
+    made_by = there.provenance | {
+        "command": provenance()["command"],
+        "commands_before": [*there.provenance.get("commands_before", []), there.provenance.get("command")],
+    }
     if new_configs := [config for config in prepared.configs if config not in kept]:
         new = plan(prepared.of(new_configs))
         packs += [
-            Pack(tuple(i + len(configs) for i in pack.members), pack.lowering, pack.cost, pack.ends)
-            for pack in new.packs
+            dataclasses.replace(pack, members=tuple(i + len(configs) for i in pack.members)) for pack in new.packs
         ]
-        configs, facts, code = configs + new_configs, facts + new.facts, new.provenance["code"] | code
-    return dataclasses.replace(
-        there, configs=configs, packs=packs, facts=facts, provenance=there.provenance | {"code": code}
-    )
+        configs, facts = configs + new_configs, facts + new.facts
+        for name in ("code", "measures"):
+            made_by[name] = new.provenance[name] | made_by.get(name, {})
+    return dataclasses.replace(there, configs=configs, packs=packs, facts=facts, provenance=made_by)
 
 
 def _epochs(members: Collection[Config], wanted: Collection[Config]) -> int | None:
