@@ -12,7 +12,7 @@ import pathlib
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli
+from spectral_dd import cli, files
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -26,7 +26,7 @@ flags.DEFINE_enum(
 
 def workdirs_of(text: str) -> list[pathlib.Path]:
     """The directories of a list; one whose own name has a comma is one."""
-    whole = pathlib.Path(text)
+    whole = files.expanded(text)
     return [whole] if whole.exists() or "," not in text else [pathlib.Path(part) for part in text.split(",")]
 
 
@@ -35,13 +35,16 @@ def main() -> None:
     from spectral_dd.analysis import curves, words
     from spectral_dd.report import draw_report
 
-    workdirs = workdirs_of(FLAGS.workdir)
+    workdirs = [files.workdir_path(workdir) for workdir in workdirs_of(FLAGS.workdir)]
     found = workdirs if len(workdirs) > 1 else workdirs[0]
     ds = sdd.load_results(found, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged)
     directory = workdirs[0]
     if len(workdirs) > 1:  # beside the first: runs/a and runs/b give runs/a+b
-        directory = directory.parent / "+".join(workdir.resolve().name for workdir in workdirs)
-    page = draw_report(ds, directory, title=directory.resolve().name, normalisation=FLAGS.normalisation)
+        directory = directory.parent / "+".join(workdir.name for workdir in workdirs)
+    title = directory.name
+    if FLAGS.spectrum is not None:  # a page of its own, beside these spectra
+        directory, title = files.spectrum_directory(directory, FLAGS.spectrum), f"{title}: spectra {FLAGS.spectrum}"
+    page = draw_report(ds, directory, title=title, normalisation=FLAGS.normalisation)
     print(words.format_summary(curves.summary(ds)))
     print(f"report: {page}")
     print(f"figures: {directory / 'figures'}")

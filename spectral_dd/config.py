@@ -24,6 +24,10 @@ def _per_member(default: Any, help: str, unit: str = "1", **limits: Any) -> Any:
     return _field(default, help, static=False, unit=unit, **limits)
 
 
+def _seed(default: int, help: str) -> Any:
+    return _per_member(default, help, min=min(default, 0), max=2**31 - 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class SpectrumConfig:
     """How the spectra and the other measures of a member are taken. The flag of a field is --spectrum_FIELD."""
@@ -32,7 +36,10 @@ class SpectrumConfig:
         400, "examples of each split whose spectrum is recorded; 0: no spectra", unit="examples", min=0
     )
     points: int = _static(128, "points N on the segment through an example; even", unit="points", min=4)
-    half_width: float = _static(0.5, "half width h of the segment", unit="L2 distance in input space", above=0)
+    # Beyond, float32 has no different points on the segment, or no finite energies.
+    half_width: float = _static(
+        0.5, "half width h of the segment", unit="L2 distance in input space", min=1e-6, max=1e6
+    )
     direction: str = _static(
         "random",
         "random: normal draws; adversarial: gradient of the cross-entropy at the predicted class; same_class, "
@@ -86,10 +93,11 @@ class Config:
     width: int = _per_member(
         8, "number of channels or hidden units that scales the architecture", unit="channels", min=1
     )
-    seed: int = _per_member(
-        0, "seed of the subset, the label noise, the initial weights, the order of examples and the spectrum's draws",
-        min=0, max=2**31 - 1,
-    )  # fmt: skip
+    seed: int = _seed(0, "seed of all that is drawn: of the spectrum's draws, and of the following four")
+    data_seed: int = _seed(-1, "seed of the training subset, and of the test examples that have spectra; -1: --seed")
+    noise_seed: int = _seed(-1, "seed of the label noise; -1: --seed")
+    init_seed: int = _seed(-1, "seed of the initial weights; -1: --seed")
+    order_seed: int = _seed(-1, "seed of the order of examples, of augmentation and dropout; -1: --seed")
     dtype: str = _static(
         "float32",
         "type of the computation; with bfloat16, parameters, BatchNorm statistics and spectra are float32",
@@ -215,6 +223,11 @@ class Config:
         values = self.values()
         return {name: values[name] for name in _static_names()}
 
+    def seed_of(self, what: str) -> int:
+        """The seed of `data`, `noise`, `init` or `order`: its own, or the member's."""
+        own: int = getattr(self, f"{what}_seed")
+        return self.seed if own < 0 else own
+
     @property
     def steps_per_epoch(self) -> int:
         return self.train_size // self.batch_size
@@ -278,12 +291,7 @@ def check_value(name: str, field: dataclasses.Field, value: Any) -> Any:
         ok = not isinstance(value, bool) and number == float(value) and math.isfinite(number)
     except (ValueError, TypeError, OverflowError):
         ok = False
-    if (
-        not ok
-        or number < limits.get("min", number)
-        or number > limits.get("max", number)
-        or ("above" in limits and number <= limits["above"])
-    ):
+    if not ok or not limits.get("min", number) <= number <= limits.get("max", number):
         raise InputError(f"{flag}: must be {_allowed(field)}")
     return number
 
@@ -292,6 +300,4 @@ def _allowed(field: dataclasses.Field) -> str:
     limits, kind = field.metadata, "a whole number" if field.type is int else "a number"
     if "min" in limits and "max" in limits:
         return f"{kind} from {limits['min']} to {limits['max']}"
-    if "min" in limits:
-        return f"{kind} of at least {limits['min']}"
-    return f"{kind} above {limits['above']}" if "above" in limits else kind
+    return f"{kind} of at least {limits['min']}" if "min" in limits else kind

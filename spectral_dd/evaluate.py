@@ -53,8 +53,11 @@ def evaluate_spectra(
     if "measure" not in settings:
         own_measures.recall((c.measure for c in configs), code, workdir)
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
-        prepared = prepare(configs, data_dir, dataset=dataset, model=model)
+        with progress.going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
+            prepared = prepare(configs, data_dir, dataset=dataset, model=model)
         prepared.check_datasets(sweep)
+        if not any(stored.recorded_epochs(sweep.place(workdir, number)) for number in range(len(sweep.packs))):
+            raise InputError(f"--workdir={workdir}: nothing is recorded yet")
         described = own_measures.described(c.measure for c in configs)
         spectra = named_spectra.settle(workdir, name, sweep, settings, described)
         for number, pack in enumerate(sweep.packs):
@@ -73,6 +76,6 @@ def _evaluate_pack(pack: Pack, prepared: Prepared, source: Place, target: Place,
     abstract = family.abstract_tree()["variables"]
     with checkpoint.PackWriter(target) as writer:
         writer.set_aside_damaged(every_byte=True)
-        for epoch in progress.track(sorted({*recorded} - {*stored.recorded_epochs(target)}), about):
+        for epoch in progress.track(sorted({*recorded} - {*stored.recorded_epochs(target)}), f"{about}: spectra"):
             state = family.load_variables(stored.load_variables(source, epoch, abstract))
             writer.record(epoch, {}, family.probe(state, epoch))

@@ -133,7 +133,7 @@ class Family:
                 for i, config in enumerate(self.configs):
                     if config.width == width:
                         model = models.build_model(config, self.dataset.num_classes)
-                        padded[i] = padding.pad(init(model, config.seed, self._image()), wide)
+                        padded[i] = padding.pad(init(model, config.seed_of("init"), self._image()), wide)
 
         # Every width is a program; they are compiled side by side.
         with concurrent.futures.ThreadPoolExecutor() as threads:
@@ -316,7 +316,7 @@ def member_arrays(configs: Sequence[Config], draws: Sequence[Draws]) -> Member:
 
     # On the host yet, though Member speaks of the arrays that `to_devices` makes of them.
     arrays: dict[str, Any] = dict(
-        seed=np.array([c.seed for c in configs], np.uint32),
+        seed=np.array([c.seed_of("order") for c in configs], np.uint32),
         learning_rate=rates("learning_rate"),
         weight_decay=rates("weight_decay"),
         momentum=rates("momentum"),

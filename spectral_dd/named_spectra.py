@@ -84,7 +84,7 @@ def read(workdir: str | os.PathLike, name: str, sweep: Sweep) -> NamedSpectra:
     except FileNotFoundError:
         known = sorted(p.parent.name for p in path.parent.parent.glob("*/settings.json"))
         raise InputError(
-            f"--name={name}: {workdir} has {'spectra ' + ', '.join(known) if known else 'no evaluated spectra'}; "
+            f"--spectrum={name}: {workdir} has {'spectra ' + ', '.join(known) if known else 'no evaluated spectra'}; "
             "experiments/evaluate_spectrum.py makes them"
         ) from None
     except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spectral_dd.errors import InputError
+from spectral_dd.files import expanded
 
 
 def load(flag: str, kind: str, known: Any = lambda module: "") -> Any:
@@ -59,7 +60,7 @@ def again(flag: str, there: Mapping[str, Any] | None, workdir: Any, instead: str
     text = flag.partition("=")[2]
     source, _, name = text.rpartition(":")
     if source.endswith(".py"):
-        places = [pathlib.Path(source), *filter(None, [there.get("file") and pathlib.Path(there["file"])])]
+        places = [expanded(source), *filter(None, [there.get("file") and pathlib.Path(there["file"])])]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             listed = " nor ".join(dict.fromkeys(map(str, places)))
@@ -101,7 +102,7 @@ def _file_of(module: str) -> pathlib.Path | None:
 
 
 def _module(flag: str, source: str) -> types.ModuleType:
-    path = pathlib.Path(source).resolve()
+    path = expanded(source).resolve()
     if source.endswith(".py") and not path.is_file():
         raise InputError(f"{flag}: there is no file {source}")
     try:

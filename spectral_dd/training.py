@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt32
 from spectral_dd import data
 from spectral_dd.config import Config
 
-# What a draw on the device is for: every one comes from the member's seed, folded with its purpose.
+# What a draw on the device is for: every one comes from a seed of the member, folded with its purpose.
 TRAINING, SPECTRUM, INITIALISATION = range(3)
 
 # Examples in a forward pass of the evaluation; bounds its memory.
@@ -35,7 +35,7 @@ class Member(NamedTuple):
     """What differs between the members of a pack. `capacity` is the pack's largest training set; entries
     behind a member's own `size` are never used."""
 
-    seed: UInt32[Array, ""]
+    seed: UInt32[Array, ""]  # of the order of examples, augmentation and dropout
     learning_rate: Float[Array, ""]
     weight_decay: Float[Array, ""]
     momentum: Float[Array, ""]

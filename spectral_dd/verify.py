@@ -61,7 +61,7 @@ def _check_spectra(workdir: pathlib.Path, sweep: Sweep, directory: pathlib.Path)
 
 
 def _targets(sweep: Sweep) -> list[list[int]]:
-    return [recorded_epochs(sweep.configs[pack.members[0]]) for pack in sweep.packs]
+    return [recorded_epochs(sweep.configs[pack.members[0]], pack.ends) for pack in sweep.packs]
 
 
 def _check_packs(

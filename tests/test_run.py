@@ -16,11 +16,16 @@ from spectral_dd.data import draw_all
 from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
 from spectral_dd.files import pack_directory
 from spectral_dd.planning import packing
-from spectral_dd.sweeps import Lowering, Pack, expand, read_sweep
+from spectral_dd.planning.extend import extended
+from spectral_dd.planning.prepare import Prepared
+from spectral_dd.sweeps import Lowering, Pack, Sweep, expand, read_sweep
 
 
 class Silent:
     def skip_to(self, epoch):
+        pass
+
+    def begin(self, what):
         pass
 
     def note(self, text):
@@ -33,7 +38,7 @@ class Silent:
 def train_pack(sweep, number, dataset, workdir, *arguments, **options):
     configs = sweep.members(sweep.packs[number])
     draws = draw_all(configs, {dataset.name: dataset})
-    run.train_pack(configs, dataset, draws, sweep.place(workdir, number), Silent(), *arguments, **options)
+    run.train_pack(configs, dataset, draws, (), sweep.place(workdir, number), Silent(), *arguments, **options)
 
 
 def test_a_budget_thins_the_spectra_but_never_the_metrics(tmp_path, capsys, small_axes):
@@ -79,6 +84,60 @@ def test_interrupted_and_resumed_gives_the_same_bits(request, tmp_path, trained,
     (tmp_path / "sweep.json").write_text((trained / "sweep.json").read_text())
     assert_identical(everything(tmp_path), everything(trained))
     assert next(epoch for epoch, _ in stored.stored_states(sweep.place(tmp_path, 0))) == 12
+
+
+def test_an_extended_sweep_keeps_what_it_has_and_adds_members_and_epochs(small, small_axes, tmp_path):
+    there = shutil.copytree(small, tmp_path / "run")
+    before = everything(there)
+    longer = small_axes | {"epochs": 20}
+    more = expand(longer | {"learning_rate": [3e-3, 1e-3]})
+    sweep = sdd.train(there, more, extend=True)
+    assert [pack.members for pack in sweep.packs] == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert [c.learning_rate for c in sweep.configs] == [1e-3] * 4 + [3e-3] * 4
+    after = everything(there)
+    assert_identical({key: after[key] for key in before}, before)
+    assert [epoch for pack, epoch, *place in after if pack == 0 and not place] == [0, 1, 2, 5, 12, 20]
+    # As if it had been meant to be so long.
+    sdd.train(tmp_path / "longer", expand(longer))
+    direct = everything(tmp_path / "longer")
+    last = [key for key in direct if key[1] == 20]
+    assert_identical({key: after[key] for key in last}, {key: direct[key] for key in last})
+
+    files = {p: p.stat().st_mtime_ns for p in there.rglob("*") if p.is_file()}
+    assert sdd.train(there, more) == sdd.train(there, more, extend=True) == sweep
+    for fewer, extend, message in (
+        (small_axes, False, "holds a different sweep: .*--extend to add members or epochs"),
+        (small_axes, True, "can only be extended by members and epochs: --epochs=20 there, 12 here"),
+        (longer | {"seed": [0, 2]}, True, "can only be extended by members and epochs: --seed=0,1 there, 0,2 here"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sdd.train(there, expand(fewer), extend=extend)
+    assert files == {p: p.stat().st_mtime_ns for p in there.rglob("*") if p.is_file()}
+
+
+def test_a_cosine_schedule_has_come_to_its_end(small_axes):
+    configs = {epochs: expand(small_axes | {"schedule": "cosine", "epochs": epochs}) for epochs in (12, 20)}
+    packs = [Pack((0, 1, 2, 3), Lowering("im2col", 1), 1.0)]
+    there = Sweep(configs[12], packs, False, "cpu", [], {}, {})
+    with pytest.raises(InputError, match="--epochs=20: the cosine schedule has come to its end at epoch 12"):
+        extended(there, Prepared(configs[20], {}, []), lambda new: there)
+
+
+def test_it_trains_in_a_thread(small, small_axes, tmp_path):
+    thread = threading.Thread(target=sdd.train, args=(tmp_path, expand(small_axes)))
+    thread.start()
+    thread.join()
+    assert_identical(everything(tmp_path), everything(small))
+
+
+def test_a_task_without_a_share_says_so(small, small_axes, capsys):
+    sdd.train(small, expand(small_axes), task_index=1, task_count=2)
+    assert "no pack is left for --task_index=1: the sweep has 1\n" in capsys.readouterr().err
+
+
+def test_the_line_of_progress_has_the_errors_of_those_that_have_not_diverged():
+    results = {"train_error": np.array([0.02, 0.1, np.nan]), "test_error": np.full(3, np.nan)}
+    assert run.errors_in_words(results) == ", training error 2.0-10.0 %"
 
 
 def test_a_finished_sweep_is_left_alone(finished, axes):

@@ -10,7 +10,7 @@ The definitions, used by the table and every figure of the report:
   `THRESHOLD` (`descents`). The second descent starts at the peak between them.
 - That second descent is *strong* if the error after the peak falls below the first minimum, *weak* if it stays
   at or above it (`second_descent`).
-- Statistics are means over the members that differ in nothing but the seed. Members that diverged are counted
+- Statistics are means over the members that differ in nothing but seeds. Members that diverged are counted
   but not averaged: what they computed before says nothing about how they would have ended.
 """
 
@@ -56,11 +56,11 @@ def groups(ds: xr.Dataset, names: Sequence[str], dim: str = "member") -> list[tu
 
 
 def setting_names(ds: xr.Dataset) -> list[str]:
-    """Returns what varies beside width and seed (label noise, size of the training set ...).
+    """Returns what varies beside width and seeds (label noise, size of the training set ...).
 
     Members that agree on all of it are of one *setting*; widths are compared within a setting.
     """
-    return [name for name in varying(ds) if name not in ("width", "seed")]
+    return [name for name in varying(ds) if name != "width" and not name.endswith("seed")]
 
 
 def smooth(curve: xr.DataArray) -> xr.DataArray:

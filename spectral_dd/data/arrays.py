@@ -8,6 +8,7 @@ import numpy as np
 from spectral_dd.data.dataset import ARRAYS, Dataset
 from spectral_dd.data.source import Wanted
 from spectral_dd.errors import InputError
+from spectral_dd.files import expanded
 
 # What NumPy and zipfile raise for a damaged file depends on the place of the damage.
 _READ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -25,10 +26,11 @@ def load_npz(path: str, wanted: Wanted) -> Dataset:
     """
     what = "the file"
     try:
-        with open(path, "rb") as file:
+        there_is = expanded(path)
+        with open(there_is, "rb") as file:
             if not zipfile.is_zipfile(file):  # np.load would take it for a pickle
                 raise InputError(f"{path}: must be a file that np.savez wrote; it is no zip file")
-        with np.load(path, allow_pickle=False) as there:
+        with np.load(there_is, allow_pickle=False) as there:
             needed = ARRAYS[:2] if wanted.test_fraction and not set(ARRAYS[2:]) & set(there) else ARRAYS
             if missing := [name for name in needed if name not in there]:
                 has = ", ".join(there) or "nothing"

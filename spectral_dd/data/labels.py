@@ -1,4 +1,4 @@
-"""What a member draws from its seed on the host: training examples, label noise, order of the test examples.
+"""What a member draws from its seeds on the host: training examples, label noise, order of the test examples.
 
 It is drawn here alone, once for all members that agree on what it depends on. Weights, batches and directions are
 drawn on the devices.
@@ -40,7 +40,7 @@ class Draws:
 
 
 def draw(dataset: Dataset, config: Config) -> Draws:
-    """Draws a member's examples and label noise from its seed.
+    """Draws a member's examples and label noise from its seeds.
 
     Subsets of one seed are nested: a smaller one is the beginning of a larger one. So is symmetric and uniform noise:
     an example that is relabelled in both subsets gets the same label, and on one subset a higher noise level relabels
@@ -73,22 +73,24 @@ def draw_all(configs: Sequence[Config], datasets: Mapping[str, Dataset]) -> list
         return given_labels(datasets[name], train_labels)
 
     @functools.cache
-    def drawn(name: str, seed: int, size: int, train_labels: str, noisy_split: str, *noise: Any) -> Draws:
+    def drawn(
+        name: str, data_seed: int, noise_seed: int, size: int, train_labels: str, noisy_split: str, *noise: Any
+    ) -> Draws:
         dataset = datasets[name]
-        index = permutation(Stream.SUBSET, seed, len(dataset.train_labels))[:size]
+        index = permutation(Stream.SUBSET, data_seed, len(dataset.train_labels))[:size]
         true_labels = _frozen(dataset.train_labels[index].astype(np.int32))
         if train_labels:
             labels = given(name, train_labels)[index]
             noisy = labels != true_labels
         else:
-            labels, chosen = _with_noise(dataset, true_labels, seed, *noise)
+            labels, chosen = _with_noise(dataset, true_labels, noise_seed, *noise)
             noisy = chosen if noisy_split == "drawn" else labels != true_labels
-        test_order = permutation(Stream.TEST_ORDER, seed, len(dataset.test_labels))
+        test_order = permutation(Stream.TEST_ORDER, data_seed, len(dataset.test_labels))
         return Draws(index, _frozen(labels), true_labels, test_order, _frozen(noisy))
 
     def of_member(c: Config) -> Draws:
-        noise = (c.label_noise, c.noise_kind, c.noise_map)
-        return drawn(c.dataset, c.seed, _train_size(datasets[c.dataset], c), c.train_labels, c.noisy_split, *noise)
+        size, noise = _train_size(datasets[c.dataset], c), (c.label_noise, c.noise_kind, c.noise_map)
+        return drawn(c.dataset, c.seed_of("data"), c.seed_of("noise"), size, c.train_labels, c.noisy_split, *noise)
 
     return [of_member(c) for c in configs]
 

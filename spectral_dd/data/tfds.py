@@ -13,6 +13,7 @@ from spectral_dd.data.builtin import BUILTIN
 from spectral_dd.data.dataset import Dataset, size
 from spectral_dd.data.on_device import SCALES
 from spectral_dd.errors import InputError, nearest
+from spectral_dd.files import expanded
 
 
 def load_tfds(name: str, data_dir: str | None, wanted: source.Wanted) -> Dataset:
@@ -25,6 +26,8 @@ def load_tfds(name: str, data_dir: str | None, wanted: source.Wanted) -> Dataset
       InputError: the data set is unknown, not prepared, in a format that only TensorFlow reads, damaged, or not one of
         images of one size, uint8, uint16 or floating point, each with one class.
     """
+    if data_dir is not None:
+        data_dir = str(expanded(data_dir))
     with _one_line_errors(name):
         builder = _prepared_builder(name, data_dir)
         features, num_classes = _features(name, builder.info.features, wanted)

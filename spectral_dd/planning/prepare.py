@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from flax import linen as nn
 
@@ -22,6 +22,11 @@ class Prepared(NamedTuple):
 
     def dataset(self, member: int) -> Dataset:
         return self.datasets[self.configs[member].dataset]
+
+    def of(self, configs: Sequence[Config]) -> Self:
+        """Some of the members, in the order given."""
+        places = {config: i for i, config in enumerate(self.configs)}
+        return self._replace(configs=list(configs), draws=[self.draws[places[config]] for config in configs])
 
     def about_datasets(self) -> dict[str, DataFacts]:
         """`Dataset.about` of each data set, and sums of the labels that members train on instead, for sweep.json."""

@@ -77,6 +77,19 @@ def test_members_that_agree_on_a_draw_share_it(digits):
         assert_same(one, draw(digits, **f))
 
 
+def test_each_seed_draws_what_it_names(digits):
+    fields = {"train_size": 100, "label_noise": 0.2}
+    base, other = draw(digits, **fields), draw(digits, seed=5, **fields)
+    assert_same(draw(digits, data_seed=5, noise_seed=5, **fields), other)
+    assert_same(draw(digits, seed=5, data_seed=0, noise_seed=0, **fields), base)
+    assert_same(draw(digits, init_seed=5, order_seed=5, **fields), base)
+    noise = draw(digits, noise_seed=5, **fields)
+    for name in ("index", "true_labels", "test_order"):
+        np.testing.assert_array_equal(getattr(noise, name), getattr(base, name))
+    np.testing.assert_array_equal(noise.relabelled, other.relabelled)  # the same places of another subset
+    assert (noise.relabelled != base.relabelled).any()
+
+
 def test_members_of_two_data_sets_draw_from_their_own(digits):
     few = dataclasses.replace(digits, train_images=digits.train_images[:40], train_labels=digits.train_labels[:40])
     configs = [Config(dataset=name, batch_size=10) for name in ("digits", "few")]
