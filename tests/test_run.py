@@ -135,11 +135,6 @@ def test_a_task_without_a_share_says_so(small, small_axes, capsys):
     assert "no pack is left for --task_index=1: the sweep has 1\n" in capsys.readouterr().err
 
 
-def test_the_line_of_progress_has_the_errors_of_those_that_have_not_diverged():
-    results = {"train_error": np.array([0.02, 0.1, np.nan]), "test_error": np.full(3, np.nan)}
-    assert run.errors_in_words(results) == ", training error 2.0-10.0 %"
-
-
 def test_a_finished_sweep_is_left_alone(finished, axes):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     sdd.train(finished, expand(axes))
