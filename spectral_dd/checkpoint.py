@@ -185,6 +185,17 @@ class PackWriter:
         self._wait(_PENDING_BYTES)
         self._submit(epoch, sealed.to_host(state), {})
 
+    def finish(self) -> None:
+        """Waits for saves in progress, and keeps the newest state only, since nothing goes on from a finished pack.
+
+        Raises:
+          CheckpointError: a save failed.
+        """
+        self._wait()
+        for _, path in stored_states(self._place)[1:]:
+            if path.parent == self._rolling:
+                _delete(path)
+
     def close(self) -> None:
         """Waits for saves in progress and releases the pack. Idempotent.
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import pathlib
 import queue
 import signal
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, models, stored
+from spectral_dd import checkpoint, devices, locks, models, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
@@ -90,15 +91,19 @@ def train(
                 prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
             cost = Cost(prepared.configs, prepared.datasets)
             with going_on(lambda: f"planning: the packs of {len(configs)} members"):
-                sweep, there = sweep_for(workdir, prepared, cost, min_packs, timed=tune, extend=extend)
+                sweep, there = sweep_for(workdir, prepared, cost, min_packs, extend=extend)
             prepared = prepared.of(sweep.configs)
             models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
             said = check_disk(workdir, sweep, prepared, cost)
             for line in about:
                 print(line, file=sys.stderr)
             if sweep != there:
+                if tune:  # once everything else is checked, since it computes on the devices
+                    sweep, there = sweep_for(workdir, prepared, cost, min_packs, timed=True, extend=extend)
                 sweep = write_sweep(workdir, sweep, there)
                 print(f"{workdir} takes {said}", file=sys.stderr)
+            if warning := locks.warning(pathlib.Path(workdir)):
+                print(warning, file=sys.stderr)
             return prepared.of(sweep.configs), sweep
 
     prepared, sweep = _beside_signals([prepare_and_plan])[0]
@@ -289,7 +294,9 @@ def train_pack(
             training.resume(target)
             training.train_to(target)
             training.record(target in with_spectra)
-        progress.skip_to(targets[-1])
+        writer.finish()
+        if training.epoch < targets[-1]:  # Only lost records were made anew.
+            progress.skip_to(targets[-1])
 
 
 class PackTraining:

@@ -293,7 +293,7 @@ def test_a_data_set_that_was_made_anew_is_refused_with_what_differs(tmp_path):
         sdd.train(tmp_path / "run", members, tune=False)
 
     train(epochs=2)
-    before = everything(tmp_path / "run")
+    before = sdd.load_results(tmp_path / "run")
     for other, message in (
         (
             {"labels": (labels + 1) % 3},
@@ -308,4 +308,4 @@ def test_a_data_set_that_was_made_anew_is_refused_with_what_differs(tmp_path):
             train(**({"given": other["labels"]} if "labels" in other else {}) | other, epochs=2)
         assert "\n" not in str(error.value)
     train(epochs=2)
-    assert_identical(everything(tmp_path / "run"), before)
+    assert sdd.load_results(tmp_path / "run").identical(before)

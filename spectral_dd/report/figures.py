@@ -24,6 +24,7 @@ from spectral_dd.report.picture import (
     draw_by_width,
     has_spectra,
     seeds,
+    spread,
 )
 
 # Variables of `curves.statistics`: label, colour, marker, line.
@@ -118,7 +119,8 @@ def _draw_widths(ax: Axes, setting: Setting) -> dict[str, Line2D]:
     lines = {}
     for name, (label, colour, marker, style) in ERRORS.items():
         each = [members[name] for _, members in by_width]
-        mean, low, high = (np.array([float(getattr(s, f)()) for s in each]) for f in ("mean", "min", "max"))
+        mean = np.array([float(s.mean()) for s in each])
+        low, high = np.transpose([spread(s) for s in each])
         if np.isfinite(mean).any():
             look = {"color": colour, "marker": marker, "linestyle": style, "markersize": 4, "clip_on": False}
             lines[label] = axes.draw_curve(ax, widths, mean, low, high, len(ERRORS), **look)
@@ -158,10 +160,8 @@ def memorisation_picture(setting: Setting) -> Picture:
             if name in members and members[name].notnull().any():
                 mean = members[name].mean("member").dropna("epoch")
                 each = members[name].sel(epoch=mean["epoch"])
-                band = (each.min("member").values, each.max("member").values)
-                lines[label] = axes.draw_curve(
-                    ax, mean["epoch"].values, mean.values, *band, len(MEMORISATION), color=colour
-                )
+                x, bands = mean["epoch"].values, len(MEMORISATION)
+                lines[label] = axes.draw_curve(ax, x, mean.values, *spread(each), bands, color=colour)
         ax.axhline(0.5, color="black", linestyle=":", linewidth=1)
         ax.set_title(f"width {width}")
         ax.set_ylim(0, 1)

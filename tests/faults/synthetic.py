@@ -48,48 +48,52 @@ def make_run(workdir: pathlib.Path) -> pathlib.Path:
     return workdir
 
 
-def read_all(workdir: pathlib.Path) -> int:
+def read_all(workdir: pathlib.Path, near: pathlib.Path | None = None) -> int:
     """Reads everything and compares it with what was written. Returns how many files' worth of it was refused.
+
+    Args:
+      workdir: of `make_run`.
+      near: only what shares a pack with this file, if it is of one.
 
     Raises:
       AssertionError: something was read that differs, or was refused in more than one line.
     """
     refused = 0
 
-    def attempt(read):
+    def attempt(read, *arguments):
         nonlocal refused
         try:
-            return read()
+            return read(*arguments)
         except (InputError, CheckpointError) as error:
             assert "\n" not in str(error) and len(str(error).replace(str(workdir), "DIR")) <= 300, str(error)
             refused += 1
             return None
 
-    sweep = attempt(lambda: read_sweep(workdir))
+    sweep = attempt(read_sweep, workdir)
     if sweep is None:
         return refused
     assert sweep == known_sweep()
-    spectra = attempt(lambda: named_spectra.read(workdir, NAME, sweep))
+    spectra = attempt(named_spectra.read, workdir, NAME, sweep)
     if spectra is not None:
         assert spectra.settings == {"spectrum_points": 8}
     for pack in range(PACKS):
-        place = sweep.place(workdir, pack)
-        for epoch in stored.recorded_epochs(place):
-            _, results = content(pack, epoch)
-            if (loaded := attempt(lambda p=place, e=epoch: stored.load_results(p, e))) is not None:
-                assert_same(loaded, results)
-            if (loaded := attempt(lambda p=place, e=epoch: stored.load_member(p, e, 3))) is not None:
-                assert_same(loaded, member_of(pack, epoch, 3))
-        for epoch, path in stored.stored_states(place):
-            if (state := attempt(lambda p=path, w=place: stored.read_state(p, w))) is not None:
-                kernel = content(pack, epoch)[0]["variables"]["params"]["Dense_0"]["kernel"]
-                np.testing.assert_array_equal(state["variables.params.Dense_0.kernel"], kernel)
-        if spectra is not None:
-            place = spectra.place(workdir, NAME, pack)
-            for epoch in stored.recorded_epochs(place):
-                if (loaded := attempt(lambda p=place, e=epoch: stored.load_results(p, e))) is not None:
-                    assert_same(loaded, content(pack, epoch)[1])
+        for place in (sweep.place(workdir, pack), spectra and spectra.place(workdir, NAME, pack)):
+            if place and (near is None or "packs" not in near.parts or place.directory in near.parents):
+                _read_pack(place, pack, attempt)
     return refused
+
+
+def _read_pack(place, pack, attempt) -> None:
+    has_variables = place.sweep == "known"
+    for epoch in stored.recorded_epochs(place):
+        if (loaded := attempt(stored.load_results, place, epoch)) is not None:
+            assert_same(loaded, content(pack, epoch)[1])
+        if has_variables and (loaded := attempt(stored.load_member, place, epoch, 3)) is not None:
+            assert_same(loaded, member_of(pack, epoch, 3))
+    for epoch, path in stored.stored_states(place):
+        if (state := attempt(stored.read_state, path, place)) is not None:
+            kernel = content(pack, epoch)[0]["variables"]["params"]["Dense_0"]["kernel"]
+            np.testing.assert_array_equal(state["variables.params.Dense_0.kernel"], kernel)
 
 
 def member_of(pack: int, epoch: int, member: int) -> dict:
