@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ from spectral_dd.planning.disk import check_disk
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs, thinning
 from spectral_dd.planning.extend import sweep_for
 from spectral_dd.planning.prepare import Prepared, prepare
-from spectral_dd.progress import PackProgress, Progress, going_on, stop_signals, wait_for
+from spectral_dd.progress import PackProgress, Progress, errors_in_words, going_on, stop_signals, wait_for
 from spectral_dd.records import SPLITS
 from spectral_dd.sweeps import Lowering, Sweep, write_sweep
 
@@ -381,17 +381,6 @@ class PackTraining:
         was_first = program not in self._compiled
         self._compiled.add(program)
         return was_first
-
-
-def errors_in_words(results: Mapping[str, np.ndarray]) -> str:
-    """The smallest and the largest error of the members that have not diverged: ', test error 7.8-13.8 %'."""
-    text = ""
-    for name, words in (("train_error", "training error"), ("test_error", "test error")):
-        finite = results[name][np.isfinite(results[name])]
-        if finite.size:
-            bounds = dict.fromkeys(f"{100 * bound:.1f}" for bound in (finite.min(), finite.max()))
-            text += f", {words} {'-'.join(bounds)} %"
-    return text
 
 
 class SecondDescents:
