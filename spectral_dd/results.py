@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import checkpoint, models, padding
-from spectral_dd.analysis import frequency, online
+from spectral_dd import checkpoint, models, padding, probe
+from spectral_dd.analysis import frequency, memorisation, online, planes
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import InputError
 from spectral_dd.files import pack_directory, spectrum_directory
@@ -30,7 +30,7 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
 
     Returns:
-      Dimensions `member, epoch, split, example, frequency`. Variables as in `records.VARIABLES`, those that are there;
+      Dimensions `member, epoch, split, example, frequency`, and `plane, point`. Variables as in `records.VARIABLES`, those that are there;
       along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the attributes `units`,
       `long_name` and `description`. What is not recorded (yet) is NaN.
 
@@ -89,7 +89,8 @@ def _records(packs: Iterable[Pack], directory: pathlib.Path) -> list[_Record]:
 def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.ndarray) -> np.ndarray:
     values = np.full((num_members, len(epochs)), np.nan)
     for record in records:
-        values[record.members, np.searchsorted(epochs, record.epoch)] = record.results[name]
+        if name in record.results:  # a sweep of an earlier version lacks some
+            values[record.members, np.searchsorted(epochs, record.epoch)] = record.results[name]
     return values
 
 
@@ -104,6 +105,8 @@ def _measured(
     coordinates: dict[str, Any] = {
         "split": list(SPLITS),
         "example": np.arange(max(c.spectrum.examples for c in configs)),
+        "plane": np.arange(probe.PLANES),
+        "point": np.arange(probe.PLANE_POINTS**2),
         "frequency": np.unique(np.concatenate(bins)),
     }
     sizes = {name: len(values) for name, values in coordinates.items()} | {"member": len(configs), "epoch": len(epochs)}
@@ -112,12 +115,14 @@ def _measured(
         dims = MEASURED[name].dims
         variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
         for record in (record for record in records if name in record.results):
-            values = record.results[name][:, None]  # (member, epoch, split, example, ...)
+            values = record.results[name][:, None]  # (member, epoch, split, example, ...) or (member, epoch, plane, point)
             where = {
                 "member": record.members,
                 "epoch": np.searchsorted(epochs, [record.epoch]),
                 "split": range(values.shape[2]),
                 "example": range(values.shape[3]),
+                "plane": range(probe.PLANES),
+                "point": range(probe.PLANE_POINTS**2),
                 "frequency": np.searchsorted(coordinates["frequency"], bins[record.members[0]]),
             }
             variables[name][np.ix_(*(where[dim] for dim in dims))] = values
@@ -140,9 +145,25 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
     return {
         "slope_share": share,
         "slope_dominated": share > frequency.SLOPE_DOMINATED,
+        **_of_measures(ds),
         "indicated_start": ("member", starts[:, 0]),
         "indicated_noticed": ("member", starts[:, 1]),
     }
+
+
+def _of_measures(ds: xr.Dataset) -> dict[str, xr.DataArray]:
+    """What follows from the measures beside the spectra, of those that are there."""
+    found = {}
+    if "noise_energy" in ds:
+        share = frequency.noise_share(ds["residual_energy"], ds["noise_energy"])
+        found |= {"noise_share": share, "noise_dominated": share > frequency.NOISE_DOMINATED}
+    if "margin" in ds:  # of the same examples at all epochs
+        same = ds["margin"].where(~ds["spectrum_resample"])
+        found["area_under_margin"] = memorisation.area_under_margin(same)
+    if "plane_label" in ds:
+        found["reproducibility"] = planes.reproducibility(ds)
+        found["plane_regions"] = planes.plane_regions(ds["plane_label"])
+    return found
 
 
 def _described(ds: xr.Dataset) -> xr.Dataset:
