@@ -99,7 +99,9 @@ class Family:
         exact = models.with_fields(model, dtype=jnp.dtype(config.param_dtype))
         max_batch = max(1, self._spectrum_batch // at_once)
         planes = probe.planes(self.dataset)
-        self._spectra = self._over_members(functools.partial(probe.spectra, exact, config, max_batch, planes), scalars=1)
+        self._spectra = self._over_members(
+            functools.partial(probe.spectra, exact, config, max_batch, planes), scalars=1
+        )
         self._outputs = self._over_members(functools.partial(probe.outputs, exact, config, max_batch), scalars=1)
 
     def _over_members(self, f, scalars: int = 0, donate: bool = False):
@@ -175,7 +177,7 @@ class Family:
             self._make_programs(self._at_once // 2)
 
     def evaluate(self, state: State) -> dict[str, np.ndarray]:
-        """What `training.evaluate` and `measures.distance` (from the initial parameters) give; `(member,)` on the host."""
+        """What `training.evaluate` gives, and the distance from the first parameters; `(member,)` on the host."""
         if self._initial is None:
             self.initial_state()
         found = self._evaluate(self._members, state, self._images)

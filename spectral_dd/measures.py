@@ -1,7 +1,8 @@
 """Other measures of one function, per example: sensitivity, curvature, linear regions, margin, variance of an update.
 
-Knows one function and imports jax (and the jax-only helpers of `spectrum` and `units`) alone. What belongs to the spectrum itself
-is in `spectrum.py`. Distances are L2 distances in input space; outputs are in the units of `f`, e.g. logits.
+Knows one function and imports jax (and the jax-only helpers of `spectrum` and `units`) alone. What belongs to the
+spectrum itself is in `spectrum.py`. Distances are L2 distances in input space; outputs are in the units of `f`, e.g.
+logits.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from spectral_dd.spectrum import in_chunks, mean_over_directions, offsets, points_on_segments, windows
 from spectral_dd.units import Function, active, choices
 
+
 def output_products(
     f: Function, x: Float[Array, "example *shape"], *, max_batch: int = 256
 ) -> tuple[Float[Array, "example class"], Float[Array, "example class class"]]:
@@ -23,8 +25,8 @@ def output_products(
     Args:
       f: maps a batch of inputs to outputs, each input independently of the others.
       x: examples.
-      max_batch: bounds the memory: `f` runs forwards and backwards on so many inputs at most, but on no fewer than there
-        are classes.
+      max_batch: bounds the memory: `f` runs forwards and backwards on so many inputs at most, but on no fewer than
+        there are classes.
 
     Returns:
       the outputs and G, from which `jacobian_norm` and `loss_curvature` follow.
@@ -141,7 +143,7 @@ def local_complexity(
     radius: float,
     max_batch: int = 256,
 ) -> Float[Array, " example"]:
-    """Number of ReLUs of `f` whose boundary meets the neighbourhood of each example, the hull of x + r u_p and x - r u_p.
+    """Number of ReLUs of `f` whose boundary meets the neighbourhood of each example, the hull of x +- r u_p.
 
     A boundary meets it if the ReLU is active at some of these points and inactive at others: exact for the first layer,
     and an approximation behind it. Local complexity of Humayun, Balestriero, Baraniuk, arXiv 2402.15555 (in their code
@@ -206,8 +208,8 @@ def rounding_energy(outputs: Float[Array, "example 2 point class"], window: str)
 
         mean_{k > N/4, c} |W_c[k]|^2 / 2,    W the windowed DFT of the difference between both rows of outputs
 
-    The function hardly differs between points that are so near (of bin k, a share of (pi k / (50 N))^2 / 2 < 5e-4 of its
-    energy is left), while the roundings on the way to the outputs do, as they do between neighbouring points of a
+    The function hardly differs between points that are so near (of the energy of bin k a share of (pi k / (50 N))^2 / 2
+    is left, below 5e-4), while the roundings on the way to the outputs do, as they do between neighbouring points of a
     segment. Rounding is white noise: what it has in one bin, it has in every one.
 
     Args:

@@ -90,15 +90,13 @@ def planes(dataset: Dataset) -> Int[np.ndarray, "plane 3"]:
     """
     order = generator(Stream.PLANES).permutation(len(dataset.test_labels))
     classes = dataset.test_labels[order]
-    different = len(np.unique(classes)) >= 3
+    if len(np.unique(classes)) < 3:
+        classes = np.arange(len(order))
     chosen = []
-    for start in range(PLANES):
-        triple: list[int] = []
-        for place in np.roll(np.arange(len(order)), -3 * start):
-            taken = classes[triple] if different else triple
-            if len(triple) < 3 and (classes[place] if different else place) not in taken:
-                triple.append(place)
-        chosen.append(order[(triple * 3)[:3]])
+    for plane in range(PLANES):
+        places, their_classes = np.roll(order, -3 * plane), np.roll(classes, -3 * plane)
+        _, first = np.unique(their_classes, return_index=True)
+        chosen.append(np.resize(places[np.sort(first)[:3]], 3))
     return np.stack(chosen)
 
 
@@ -145,16 +143,15 @@ def spectra(
     return results
 
 
-def _others(model, config, max_batch, probed, state, key, x, v, sizes, corners) -> dict[str, Array]:
+def _others(model: Any, config, max_batch, probed, state, key, x, v, sizes, corners) -> dict[str, Array]:
     """What is measured beside spectra, by derivatives, by what units choose, and at other points than those of the
     segments."""
     asked = config.spectrum
     segment: dict[str, Any] = {"num_points": asked.points, "half_width": asked.half_width}
     # What units choose is followed through the plainest program; others take longer to compile and are no faster.
-    f, plain = (
-        functools.partial(network.apply, state.variables, train=False)
-        for network in (model, models.with_fields(model, convolution="im2col"))
-    )
+    im2col = models.with_fields(model, convolution="im2col")
+    f: Any = functools.partial(model.apply, state.variables, train=False)
+    plain: Any = functools.partial(im2col.apply, state.variables, train=False)
 
     def first(number):
         """The first examples of each split: how many, and their rows in x."""

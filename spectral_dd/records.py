@@ -54,7 +54,10 @@ MEASURED = {
         _EXAMPLE, "logit / L2 distance", "Jacobian norm", "Frobenius norm of the derivative by the input"
     ),
     "loss_curvature": Variable(
-        _EXAMPLE, "nat / L2 distance^2", "curvature of the loss", "Frobenius norm of the Hessian of the loss by the input"
+        _EXAMPLE,
+        "nat / L2 distance^2",
+        "curvature of the loss",
+        "Frobenius norm of the Hessian of the loss by the input",
     ),
     "label_changes": Variable(
         _EXAMPLE, "1", "label changes", "along the segment: of the class with the largest output, from point to point"
@@ -74,7 +77,10 @@ MEASURED = {
     ),
     "relabelled": Variable(_EXAMPLE, "1", "relabelled", "1: the label trained on is wrong; 0: it is right"),
     "plane_label": Variable(
-        (*_CURVE, "plane", "point"), "1", "label on a plane", "class of the largest output; the same planes for all members"
+        (*_CURVE, "plane", "point"),
+        "1",
+        "label on a plane",
+        "class of the largest output; the same planes for all members",
     ),
 }
 

@@ -30,9 +30,9 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
 
     Returns:
-      Dimensions `member, epoch, split, example, frequency`, and `plane, point`. Variables as in `records.VARIABLES`, those that are there;
-      along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the attributes `units`,
-      `long_name` and `description`. What is not recorded (yet) is NaN.
+      Dimensions `member, epoch, split, example, frequency`, and `plane, point`. Variables as in `records.VARIABLES`,
+      those that are there; along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the
+      attributes `units`, `long_name` and `description`. What is not recorded (yet) is NaN.
 
     Raises:
       InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
@@ -115,7 +115,9 @@ def _measured(
         dims = MEASURED[name].dims
         variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
         for record in (record for record in records if name in record.results):
-            values = record.results[name][:, None]  # (member, epoch, split, example, ...) or (member, epoch, plane, point)
+            values = record.results[name][
+                :, None
+            ]  # (member, epoch, split, example, ...) or (member, epoch, plane, point)
             where = {
                 "member": record.members,
                 "epoch": np.searchsorted(epochs, [record.epoch]),
@@ -153,7 +155,7 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
 
 def _of_measures(ds: xr.Dataset) -> dict[str, xr.DataArray]:
     """What follows from the measures beside the spectra, of those that are there."""
-    found = {}
+    found: dict[str, xr.DataArray] = {}
     if "noise_energy" in ds:
         share = frequency.noise_share(ds["residual_energy"], ds["noise_energy"])
         found |= {"noise_share": share, "noise_dominated": share > frequency.NOISE_DOMINATED}

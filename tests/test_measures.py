@@ -21,7 +21,9 @@ MEASURES = {
     "jacobian_norm": lambda f, x, v, **kw: jacobian_norm(f, x, **kw),
     "loss_curvature": lambda f, x, v, **kw: measures.loss_curvature(*measures.output_products(f, x, **kw)),
     "linear_regions": functools.partial(measures.linear_regions, **SEGMENT),
-    "local_complexity": lambda f, x, v, **kw: measures.local_complexity(f, x, jnp.eye(6, dtype=x.dtype), radius=0.3, **kw),
+    "local_complexity": lambda f, x, v, **kw: measures.local_complexity(
+        f, x, jnp.eye(6, dtype=x.dtype), radius=0.3, **kw
+    ),
 }
 
 

@@ -41,7 +41,10 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
             "finite": True,
         }
         expected["distance_from_initialisation"] = np.sqrt(
-            sum(np.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (variables["params"], first[i])), strict=True))
+            sum(
+                np.sum((a - b) ** 2)
+                for a, b in zip(*map(jax.tree.leaves, (variables["params"], first[i])), strict=True)
+            )
         )
         assert metrics.keys() == expected.keys() == {*records.METRICS, "finite"}
         for name, value in expected.items():

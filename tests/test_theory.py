@@ -6,7 +6,6 @@ The networks are linear, and their loss is the squared error though training kno
 """
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.signal
@@ -58,8 +57,9 @@ class TwoLayers(nn.Module):
 
 
 def test_ridgeless_least_squares_has_the_risk_of_theory_below_and_above_the_threshold(tmp_path):
-    """Hastie, Montanari, Rosset, Tibshirani, arXiv 1903.08560, isotropic features, with g = features / examples, |w|^2 = r^2 and
-    noise of variance s^2: the risk goes to s^2 g / (1 - g) for g < 1, to r^2 (1 - 1/g) + s^2 / (g - 1) for g > 1.
+    """Hastie, Montanari, Rosset, Tibshirani, arXiv 1903.08560, isotropic features: with g = features / examples,
+    |w|^2 = r^2 and noise of variance s^2, the risk goes to s^2 g / (1 - g) for g < 1, and to
+    r^2 (1 - 1/g) + s^2 / (g - 1) for g > 1.
     """
     features, r, s, seeds = 48, 8.0, 4.0, 6
     rng = np.random.default_rng(0)

@@ -66,7 +66,8 @@ def memorisation(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
 
     Returns:
       (member, epoch), those that `ds` has of `high_frequency_share` (of the energy around an example), `jacobian_norm`,
-      `loss`, `loss_curvature`, `negative_margin` and `negative_area_under_margin`: the noisy split against the examples of the train split that are not relabelled.
+      `loss`, `loss_curvature`, `negative_margin` and `negative_area_under_margin`: the noisy split against the examples
+      of the train split that are not relabelled.
       Members with `spectrum_augment`, which augments the train split alone: relabelled examples of the train split
       against the others of it, because the augmentation must not tell them apart. NaN where there are no relabelled
       examples and for members that diverged; the attribute `note` says so if that is everywhere.

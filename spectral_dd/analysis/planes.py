@@ -32,9 +32,8 @@ def reproducibility(ds: xr.Dataset) -> xr.DataArray:
             others = labels[of_group[of_group != place]]
             agreement = np.where(np.isnan(others) | np.isnan(labels[place]), np.nan, others == labels[place])
             whole = agreement.mean(axis=(2, 3))  # NaN if one point of a plane has no label
-            known = ~np.isnan(whole)
-            total = np.where(known, whole, 0).sum(axis=0)
-            result[place] = np.divide(total, known.sum(axis=0), out=np.full(len(total), np.nan), where=known.any(axis=0))
+            number, total = (~np.isnan(whole)).sum(axis=0), np.nansum(whole, axis=0)
+            result[place] = np.where(number > 0, total / np.maximum(number, 1), np.nan)
     return xr.DataArray(result, dims=("member", "epoch"), name="reproducibility")
 
 
