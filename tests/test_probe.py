@@ -14,7 +14,7 @@ from spectral_dd.models import build_model
 from test_family import BATCH, mixed_pack
 
 
-def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
+def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64, fast_jit):
     family = family_of(mixed_pack(dtype="float64", spectrum_points=8, spectrum_directions=2), digits)
     state = family.initial_state()
     first = [variables["params"] for _, _, variables in members_of(family, state)]
@@ -66,33 +66,36 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
             x, n = jnp.asarray(x / 255), len(x)
             v = spectrum.random_directions(jax.random.fold_in(seed, s), 2, x)
 
-            def network(x, f=logits):
-                return f(255 * x)
+            @fast_jit
+            def alone(x, v, u, f=logits, segment=segment):
+                def network(x):
+                    return f(255 * x)
 
-            alone = jax.jit(
-                lambda x, v, f=network, s=segment: spectrum.line_spectra(f, x, v, window="hann", **s)._asdict()
-            )(x, v)
-            z, y = np.asarray(network(x)), labels[s]
-            nearby = measures.nearby_points(x, v[:, 0], **segment)
-            products = measures.output_products(network, x)[1]
-            u = measures.orthonormal_directions(jax.random.fold_in(seed, 4), 4, 64, x.dtype)
-            alone |= {
-                "jacobian_norm": measures.jacobian_norm(products),
-                "loss_curvature": measures.loss_curvature(z, products),
+                z, products = measures.output_products(network, x)
+                nearby = measures.nearby_points(x, v[:, 0], **segment)
+                nearby = network(nearby.reshape(-1, 8, 8, 1)).reshape(len(x), 2, 8, 10)
+                return z, spectrum.line_spectra(network, x, v, window="hann", **segment)._asdict() | {
+                    "jacobian_norm": measures.jacobian_norm(products),
+                    "loss_curvature": measures.loss_curvature(z, products),
+                    "linear_regions": measures.linear_regions(network, x, v, **segment),
+                    "local_complexity": measures.local_complexity(network, x, u, radius=0.005),
+                    "noise_energy": measures.rounding_energy(nearby, "hann"),
+                }
+
+            z, expected = alone(x, v, measures.orthonormal_directions(jax.random.fold_in(seed, 4), 4, 64, x.dtype))
+            z, y = np.asarray(z), labels[s]
+            expected |= {
                 "logit_norm": np.linalg.norm(z, axis=1),
-                "linear_regions": measures.linear_regions(network, x, v, **segment),
-                "local_complexity": measures.local_complexity(network, x, u, radius=0.005),
-                "noise_energy": measures.rounding_energy(
-                    jnp.stack([network(p.reshape(-1, 8, 8, 1)).reshape(2, 8, 10) for p in nearby]), "hann"
-                ),
                 "loss": [loss(z[[i]], y[[i]]) for i in range(n)],
                 "margin": measures.margin(z, y),
                 "relabelled": relabels[s],
             }
-            for name, theirs in alone.items():
+            for name, theirs in expected.items():
                 np.testing.assert_allclose(spectra[name][i, s, :n], theirs, rtol=1e-8, err_msg=name)
                 assert np.isnan(spectra[name][i, s, n:]).all()
-            assert alone.keys() | {"optimization_variance", "plane_label"} == spectra.keys() == records.MEASURED.keys()
+            assert (
+                expected.keys() | {"optimization_variance", "plane_label"} == spectra.keys() == records.MEASURED.keys()
+            )
         points = measures.plane_points(jnp.asarray(digits.test_images[probe.planes(digits)] / 255), 12)
         on_planes = logits(255 * points.reshape(-1, 8, 8, 1)).reshape(8, 144, 10)
         np.testing.assert_array_equal(spectra["plane_label"][i], on_planes.argmax(axis=2))
