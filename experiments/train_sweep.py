@@ -14,19 +14,29 @@ import sys
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli, devices, presets
-from spectral_dd.planning.dry_run import describe
-from spectral_dd.planning.prepare import prepare
+from spectral_dd import cli, presets
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory that the sweep is written to", required=True, **own)
-flags.DEFINE_string("preset", "digits", f"axes that flags override: {', '.join(presets.PRESETS)}", **own)
+flags.DEFINE_string(
+    "preset",
+    presets.AUTO,
+    "values that flags override; auto: digits, unless another data set or model is given; none; or one of "
+    f"{', '.join(presets.PRESETS)}",
+    **own,
+)
 flags.DEFINE_string("members", None, "table of members: a CSV file with a column a field; flags fill the rest", **own)
+flags.DEFINE_bool(
+    "extend", False, "add members, or epochs, to the sweep that is there; what is trained is kept as it is", **own
+)
 flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0, **own)
 flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1, **own)
+flags.DEFINE_integer(
+    "min_packs", 1, "cut a new sweep into at least so many packs, so that as many tasks find work", lower_bound=1, **own
+)
 flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0, **own)
 flags.DEFINE_enum(
     "tune", "auto", ["auto", "off"], "time what is fastest before a long sweep, or use the usual choices", **own
@@ -35,10 +45,19 @@ cli.define_fields(FLAGS)
 
 
 def main() -> None:
-    configs = sdd.sweep(FLAGS.preset, members=FLAGS.members, **cli.given(FLAGS))
+    chosen = {"preset": FLAGS.preset, "members": FLAGS.members, **cli.given(FLAGS)}
+    configs = sdd.sweep(**chosen)
+    sources = cli.sources(**chosen)
     if FLAGS.dry_run:
+        # Here, so that what is wrong with a flag is answered before JAX is imported.
+        from spectral_dd import devices, progress
+        from spectral_dd.planning.dry_run import describe
+        from spectral_dd.planning.prepare import prepare
+
         devices.set_up()
-        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count))
+        with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
+            plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs, extend=FLAGS.extend)
+        print(*sources, plan, sep="\n")
         return
     sdd.train(
         FLAGS.workdir,
@@ -47,9 +66,13 @@ def main() -> None:
         task_index=FLAGS.task_index,
         task_count=FLAGS.task_count,
         save_minutes=FLAGS.save_minutes,
+        min_packs=FLAGS.min_packs,
         tune=FLAGS.tune == "auto",
+        extend=FLAGS.extend,
+        about=sources,
     )
+    print(f"results are in {FLAGS.workdir}; next: {cli.command('report', workdir=FLAGS.workdir)}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

@@ -9,21 +9,68 @@ import fcntl
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import IO, NamedTuple
+
+from spectral_dd.errors import InputError
 
 # How the name of a file begins that is not written to its end.
 TEMPORARY = ".writing."
 
-_NO_HARD_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+# What a file system answers that has no hard links.
+_NOT_HERE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+# Orbax reads a directory's name as a pattern, and TensorStore takes a backslash for a slash.
+_UNREADABLE = "*?[]\\"
+
+
+def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path with a home directory in the place of `~`, which a shell leaves as it is in --flag=~/file.
+
+    Raises:
+      InputError: there is no such home directory.
+    """
+    full = os.path.expanduser(os.fspath(path))  # Path.expanduser takes ./~x for ~x.
+    if full.startswith("~"):
+        raise InputError(f"{full}: '~' stands for no home directory here; write it out, or begin with ./")
+    return pathlib.Path(full)
+
+
+def workdir_path(workdir: str | os.PathLike[str]) -> pathlib.Path:
+    """The directory of a sweep as all that reads and writes it understands: absolute, without `~`, `..` and links.
+
+    Raises:
+      InputError: its name has a character that would be misread.
+    """
+    about = f"--workdir={os.fspath(workdir)}"
+    if not os.fspath(workdir):
+        raise InputError(f"{about}: must name a directory")
+    path = expanded(workdir)
+    try:
+        directory = os.path.realpath(path)
+        directory.encode()
+    except ValueError:  # a null character, or bytes that are not UTF-8
+        raise InputError(f"{about}: must be text in UTF-8") from None
+    if misread := [character for character in _UNREADABLE if character in directory]:
+        raise InputError(f"{about}: {directory}: must be without {' '.join(misread)}")
+    return pathlib.Path(directory)
+
+
+class Place(NamedTuple):
+    """Where the records of a pack are, and what they must say that they belong to."""
+
+    directory: pathlib.Path
+    sweep: str  # identity of the sweep, or of evaluated spectra; empty where it has none, as in older formats
+    pack: int
 
 
 def pack_directory(workdir: str | os.PathLike[str], pack: int) -> pathlib.Path:
-    return pathlib.Path(workdir) / "packs" / f"{pack:03d}"
+    return workdir_path(workdir) / "packs" / f"{pack:03d}"
 
 
 def spectrum_directory(workdir: str | os.PathLike[str], name: str) -> pathlib.Path:
     """Where evaluate_spectrum.py keeps the spectra of a name, laid out like the sweep's own directory."""
-    return pathlib.Path(workdir) / "spectra" / name
+    return workdir_path(workdir) / "spectra" / name
 
 
 def cache_directory() -> pathlib.Path:
@@ -37,7 +84,11 @@ def cache_directory() -> pathlib.Path:
         return pathlib.Path(tempfile.gettempdir()) / f"spectral_dd-{os.getuid()}"
 
 
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+# Text, bytes, or what writes them to a file that is open.
+Content = str | bytes | Callable[[IO[bytes]], None]
+
+
+def write_whole(path: str | os.PathLike[str], content: Content) -> None:
     """Writes a file, and its directory; a file that is there is replaced in one step.
 
     Raises:
@@ -48,7 +99,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
         os.replace(temporary, path)
 
 
-def write_once(path: str | os.PathLike[str], content: str | bytes) -> None:
+def write_once(path: str | os.PathLike[str], content: Content) -> None:
     """Writes a file, and its directory; a file that is there stays as it is. Of several processes, one wins.
 
     Raises:
@@ -61,13 +112,13 @@ def write_once(path: str | os.PathLike[str], content: str | bytes) -> None:
         except FileExistsError:
             pass
         except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
+            if error.errno not in _NOT_HERE:
                 raise
             _rename_once(temporary, path)
 
 
 @contextlib.contextmanager
-def _beside(path: pathlib.Path, content: str | bytes) -> Iterator[str]:
+def _beside(path: pathlib.Path, content: Content) -> Iterator[str]:
     """Writes `content` to a temporary file in the directory of `path`, which lives as long as the context."""
     name = None
     try:
@@ -75,7 +126,10 @@ def _beside(path: pathlib.Path, content: str | bytes) -> Iterator[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         with open(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fchmod(descriptor, 0o644)  # mkstemp makes it private, but others read results.
             os.fsync(descriptor)
@@ -91,7 +145,8 @@ def _rename_once(temporary: str, path: pathlib.Path) -> None:
     """Renames a file unless `path` exists. The lock ends with the process, so a killed one leaves none behind."""
     directory = os.open(path.parent, os.O_RDONLY)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # A file system may have no locks either.
+            fcntl.flock(directory, fcntl.LOCK_EX)
         if not os.path.lexists(path):
             os.replace(temporary, path)
     finally:

@@ -3,26 +3,29 @@
 import csv
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NotRequired, Self, TypedDict
 
-from spectral_dd import files
+from spectral_dd import files, locks, strict_json
 from spectral_dd.config import FIELDS, Config, check_names, check_value
-from spectral_dd.errors import InputError, nearest
-from spectral_dd.presets import PRESETS
+from spectral_dd.errors import InputError
+from spectral_dd.presets import AUTO, preset_axes
+
+# Where a row of a table of members stands, and its values.
+Row = tuple[str, Mapping[str, Any]]
 
 
-def sweep(preset: str | None = "digits", *, members: Any = None, **axes: Any) -> list[Config]:
+def sweep(preset: str | None = AUTO, *, members: Any = None, **axes: Any) -> list[Config]:
     """The members of a sweep.
 
     >>> len(sweep("digits", width=[2, 4, 8], seed=range(3), label_noise=0.15))
     9
 
     Args:
-      preset: values that the others override, see `presets.py`; None: the defaults of `Config`.
+      preset: values that the others override, see `presets.preset_axes`; by default 'digits' with its own data set and
+        model, else none; None: the defaults of `Config`.
       members: a table that ties values to each other, a row a group of members: a CSV file with a column a field, a
         list of dictionaries, or a pandas.DataFrame.
       **axes: a value, or several (an axis), by field. Axes multiply.
@@ -30,25 +33,21 @@ def sweep(preset: str | None = "digits", *, members: Any = None, **axes: Any) ->
     Raises:
       InputError: a name is unknown, or a value is not allowed.
     """
+    axes = {name: _axis(name, values) for name, values in axes.items()}
     rows = table_rows(members)
-    columns = {name for _, row in rows for name in row}
-    check_names(axes)
-    if both := sorted(columns & axes.keys()):
+    _, preset_values = preset_axes(preset, given_values(rows, axes))
+    return expand({**preset_values, **axes}, rows)
+
+
+def given_values(rows: Iterable[Row], axes: Mapping[str, Collection[Any]]) -> dict[str, Collection[Any]]:
+    """All values of a table's columns and of axes, by field."""
+    given: dict[str, set[Any]] = {}
+    for _, row in rows:
+        for name, value in row.items():
+            given.setdefault(name, set()).add(value)
+    if both := sorted(given.keys() & axes.keys()):
         raise InputError(f"--{both[0]}: is a column of the table of members too; give it once")
-    axes = {**preset_axes(preset), **axes}
-    return expand({name: values for name, values in axes.items() if name not in columns}, rows)
-
-
-def preset_axes(preset: str | None) -> Mapping[str, Any]:
-    if preset is None:
-        return {}
-    if preset not in PRESETS:
-        raise InputError(f"--preset={preset}: must be one of {', '.join(PRESETS)}.{nearest(preset, PRESETS)}")
-    return PRESETS[preset]
-
-
-# Where a row of a table of members stands, and its values.
-Row = tuple[str, Mapping[str, Any]]
+    return {**given, **axes}
 
 
 def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[Config]:
@@ -59,12 +58,7 @@ def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[C
     """
     check_names(axes)
     names = [name for name in FIELDS if name in axes]
-    values = []
-    for name in names:
-        axis = [check_value(name, FIELDS[name], value) for value in _several(axes[name])]
-        if not axis or len(set(axis)) < len(axis):
-            raise InputError(f"--{name}={','.join(map(str, axis))}: must be one or more different values")
-        values.append(axis)
+    values = [_axis(name, axes[name]) for name in names]
     configs: dict[Config, str] = {}
     for where, row in rows:
         for combination in itertools.product(*values):
@@ -78,6 +72,15 @@ def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[C
     return list(configs)
 
 
+def _axis(name: str, values: Any) -> list[Any]:
+    """The values of a field, checked."""
+    check_names([name])
+    axis = [check_value(name, FIELDS[name], value) for value in _several(values)]
+    if not axis or len(set(axis)) < len(axis):
+        raise InputError(f"--{name}={','.join(map(str, axis))}: must be one or more different values")
+    return axis
+
+
 def _several(values: Any) -> Iterable[Any]:
     return values if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
 
@@ -87,7 +90,7 @@ def table_rows(members: Any) -> list[Row]:
     if members is None:
         return [("", {})]
     if isinstance(members, str | os.PathLike):
-        return _csv_rows(pathlib.Path(members))
+        return _csv_rows(files.expanded(members))
     if hasattr(members, "to_dict"):  # a pandas.DataFrame
         members = members.to_dict("records")
     return [_checked_row(f"members[{i}]", row) for i, row in enumerate(members)]
@@ -143,26 +146,59 @@ class Pack:
     members: tuple[int, ...]  # places in Sweep.configs
     lowering: Lowering
     cost: float  # estimated seconds on the devices that it runs on
+    ends: tuple[int, ...] = ()  # last epochs that it had before it was extended
 
 
-# The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs.
-FORMAT = 2
+class Facts(TypedDict):
+    """What is known of a member before it is trained."""
+
+    parameters: int
+    noise_rate: float  # share of training labels that are really wrong
+
+
+class DataFacts(TypedDict):
+    """What is known of a data set."""
+
+    image_shape: list[int]  # height, width, channels
+    num_classes: int
+    # Older formats lack these, of `Dataset.about`.
+    image_type: NotRequired[str]
+    classes: NotRequired[list[int] | None]
+    version: NotRequired[str]
+    train_size: NotRequired[int]
+    test_size: NotRequired[int]
+    labels: NotRequired[str]
+    images: NotRequired[str]
+    train_labels: NotRequired[dict[str, str]]  # sums of the labels that members train on instead
+
+
+# The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs; neither it nor
+# version 2 had a checksum.
+FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What sweep.json holds: the members, their packs, and where the sweep came from."""
+    """What sweep.json holds: the members, their packs, and where the sweep came from.
+
+    A field with a default is one that older formats lack.
+    """
 
     configs: list[Config]
     packs: list[Pack]
     apart: bool  # as many packs at a time as there are devices, one on each; else each pack on all devices
     platform: str  # that the lowerings were chosen for
-    facts: list[dict[str, Any]]  # of each member: parameters, noise_rate
-    datasets: dict[str, dict[str, Any]]  # of each data set: image_shape, num_classes
+    facts: list[Facts]  # of each member
+    datasets: dict[str, DataFacts]  # by name
     provenance: dict[str, Any]  # command line, versions, git revision
+    identity: str = ""  # drawn when the sweep is made; its records name it
 
     def members(self, pack: Pack) -> list[Config]:
         return [self.configs[i] for i in pack.members]
+
+    def place(self, workdir: str | os.PathLike, number: int) -> files.Place:
+        """Where the records of a pack are."""
+        return files.Place(files.pack_directory(workdir, number), self.identity, number)
 
     def lowering(self, pack: Pack, platform: str) -> Lowering | None:
         """The lowering of a pack, or nothing if it was chosen for another platform."""
@@ -183,39 +219,91 @@ class Sweep:
         values = [config.values() for config in self.configs]
         shared = {name: value for name, value in values[0].items() if all(v[name] == value for v in values)}
         own = [{name: value for name, value in v.items() if name not in shared} for v in values]
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("configs", "packs")}
         return {
             "format": FORMAT,
             "shared": shared,
             "members": own,
             "packs": [dataclasses.asdict(pack) for pack in self.packs],
-            **{name: getattr(self, name) for name in ("apart", "platform", "facts", "datasets", "provenance")},
+            **rest,
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        content = dict(content)
-        version = content.pop("format", 1)
+    def from_json(cls, content: Any) -> Self:
+        """The sweep of a file that holds what `to_json` gives, sealed, or an older format.
+
+        Raises:
+          ValueError: it has another format, or anything in it is not as `to_json` writes it.
+        """
+        version = content.get("format", 1) if isinstance(content, dict) else None
+        if type(version) is not int or not 1 <= version <= FORMAT:
+            raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
+        if version == FORMAT:
+            content = strict_json.unseal(content)
+        content = {name: value for name, value in content.items() if name != "format"}
         if version == 1:
             content = _from_format_1(content)
-        elif version != FORMAT:
-            raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
-        shared = content.pop("shared")
-        configs = [Config.of(**shared, **own) for own in content.pop("members")]
-        packs = [
-            Pack(tuple(pack["members"]), Lowering(**pack["lowering"]), pack["cost"]) for pack in content.pop("packs")
-        ]
-        return cls(configs=configs, packs=packs, **content)
+        if version < FORMAT and isinstance(content.get("packs"), list):
+            content["packs"] = [{**pack, "ends": []} if isinstance(pack, dict) else pack for pack in content["packs"]]
+        shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
+        configs = [_config(shared | own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
+        younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+        if version < FORMAT and (unknown := sorted(content.keys() & younger)):
+            raise ValueError(f"{unknown[0]}: is unknown in format {version}")
+        may_lack = {"configs"} | (younger if version < FORMAT else set())
+        sweep = cls(configs=configs, **strict_json.decode_fields(cls, content, may_lack=may_lack))
+        sweep._check()
+        return sweep
+
+    def _check(self) -> None:
+        """Raises ValueError unless the parts fit each other."""
+        if sorted(itertools.chain(*(pack.members for pack in self.packs))) != list(range(len(self.configs))):
+            raise ValueError("packs: must have each member once")
+        if len(set(self.configs)) < len(self.configs) or not self.configs:
+            raise ValueError("members: must be one or more different ones")
+        if len(self.facts) != len(self.configs):
+            raise ValueError("facts: must be as many as members")
+        for i, pack in enumerate(self.packs):
+            if len({tuple(config.static().values()) for config in self.members(pack)}) != 1:
+                raise ValueError(f"packs[{i}]: its members must agree on all static fields")
+            if pack.cost < 0 or (pack.lowering.at_once is not None and pack.lowering.at_once < 1):
+                raise ValueError(f"packs[{i}]: must have a cost of at least 0 and at least 1 member at once")
+        if lacking := {c.dataset for c in self.configs} - self.datasets.keys():
+            raise ValueError(f"datasets: must have {min(lacking)}")
+        for name, about in self.datasets.items():
+            if len(about["image_shape"]) != 3 or min(*about["image_shape"], about["num_classes"]) < 1:
+                raise ValueError(f"datasets.{name}: must have three sizes of images, and classes")
+        if not isinstance(self.provenance.get("command"), str):
+            raise ValueError("provenance.command: must be text")
+
+
+# Values that all members share, and those of each.
+_MEMBERS = {"shared": dict[str, Any], "members": list[dict[str, Any]]}
+
+
+def _config(values: dict[str, Any], where: str, complete: bool) -> Config:
+    """A member from its stored values; of an older format, what is missing has its default."""
+    if complete and (missing := [name for name in FIELDS if name not in values]):
+        raise ValueError(f"{where}.{missing[0]}: is missing")
+    check_names(values, f"{where}, ")
+    typed = {name: strict_json.decode(FIELDS[name].type, value, f"{where}.{name}") for name, value in values.items()}
+    return Config.of(**typed)
 
 
 def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
-    lowerings = [dict(lowering) for lowering in content.pop("lowerings")]
-    platforms = [lowering.pop("platform") for lowering in lowerings]
-    packs = zip(content.pop("packs"), lowerings, content.pop("costs"), strict=True)
+    parallel = {"configs": list[Any], "packs": list[Any], "lowerings": list[dict[str, Any]], "costs": list[Any]}
+    configs, packs, lowerings, costs = (
+        strict_json.decode(kind, content.pop(name, None), name) for name, kind in parallel.items()
+    )
+    platforms = [lowering.pop("platform", None) for lowering in lowerings]
     return content | {
         "shared": {},
-        "members": content.pop("configs"),
-        "packs": [{"members": members, "lowering": lowering, "cost": cost} for members, lowering, cost in packs],
-        "platform": platforms[0],
+        "members": configs,
+        "packs": [
+            {"members": members, "lowering": lowering, "cost": cost}
+            for members, lowering, cost in zip(packs, lowerings, costs, strict=True)
+        ],
+        "platform": platforms[0] if platforms else None,
     }
 
 
@@ -223,27 +311,30 @@ def read_sweep(workdir: str | os.PathLike) -> Sweep:
     """Reads DIR/sweep.json.
 
     Raises:
-      InputError: there is none, or it cannot be read.
+      InputError: there is none, or it is damaged, was edited, or has a format of another revision.
     """
-    path = pathlib.Path(workdir) / "sweep.json"
+    path = files.workdir_path(workdir) / "sweep.json"
     try:
-        return Sweep.from_json(json.loads(path.read_text()))
+        return Sweep.from_json(strict_json.parse(path.read_text()))
     except FileNotFoundError:
         message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
         raise InputError(message) from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read as a sweep: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        message = f"{path}: cannot be read as a sweep: {reason}"
+        raise InputError(f"{message[:220]}; bring back a copy of the file, or train in another directory") from error
 
 
-def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Sweep | None:
-    """The sweep that DIR holds already, if it is this one; nothing if DIR is free. Writes nothing.
+def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config], *, extend: bool = False) -> Sweep | None:
+    """The sweep that DIR holds already, if it is this one or, with `extend`, whatever it is; nothing if DIR is free.
+    Writes nothing.
 
     Raises:
       InputError: DIR holds another sweep or foreign files, or cannot be written.
     """
-    directory = pathlib.Path(workdir)
+    directory = files.workdir_path(workdir)
     try:
-        existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+        existing = next(p for p in (directory, *directory.parents) if p.exists())
         if not existing.is_dir():
             raise InputError(f"--workdir={workdir}: {existing} is not a directory")
         if not os.access(existing, os.W_OK | os.X_OK):
@@ -257,16 +348,17 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Swee
     except OSError as error:
         raise InputError(f"--workdir={workdir}: cannot be used: {error.strerror}") from error
     there = read_sweep(directory)
-    if difference := _difference(there.configs, configs):
+    if not extend and (differs := difference(there.configs, configs)):
         raise InputError(
-            f"--workdir={workdir}: holds a different sweep: {difference}; use that command or another directory"
+            f"--workdir={workdir}: holds a different sweep: {differs}; use that command or another directory, or "
+            "--extend to add members or epochs"
         )
     return there
 
 
-def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
-    """What two sweeps disagree on, as flags; empty if on nothing."""
-    if list(there) == list(here):
+def difference(there: Sequence[Config], here: Sequence[Config]) -> str:
+    """What two sweeps disagree on, as flags; empty if they have the same members, in whatever order."""
+    if set(there) == set(here):
         return ""
 
     def axes(configs: Sequence[Config]) -> dict[str, str]:
@@ -280,15 +372,25 @@ def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
     return "; ".join(f"--{name}={before[name]} there, {now[name]} here" for name in differing)
 
 
-def write_sweep(workdir: str | os.PathLike, new: Sweep) -> Sweep:
+def write_sweep(workdir: str | os.PathLike, new: Sweep, before: Sweep | None = None) -> Sweep:
     """Writes DIR/sweep.json. Of several processes that try, one wins, and all get its sweep.
+
+    Args:
+      workdir: DIR.
+      new: the sweep.
+      before: the one that is there, which `new` extends.
 
     Raises:
       InputError: DIR cannot be made or written, or another sweep won.
     """
-    path = pathlib.Path(workdir) / "sweep.json"
+    path = files.workdir_path(workdir) / "sweep.json"
     try:
-        files.write_once(path, json.dumps(new.to_json(), indent=1))
+        if before is None:
+            files.write_once(path, strict_json.dump(new.to_json()))
+        else:
+            with locks.lock(path.with_name(f"{files.TEMPORARY}lock")):
+                if read_sweep(workdir) == before:
+                    files.write_whole(path, strict_json.dump(new.to_json()))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     winner = check_workdir(workdir, new.configs)

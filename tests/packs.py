@@ -8,18 +8,44 @@ import sys
 import jax
 import numpy as np
 from flax import traverse_util
+from orbax.checkpoint import v1 as ocp
 
+from spectral_dd import sealed, strict_json
 from spectral_dd.checkpoint import PackWriter
+from spectral_dd.files import Place
+from spectral_dd.stored import recorded_epochs  # noqa: F401 (for children)
 
 MEMBERS = 8
 
 
+def place(directory: pathlib.Path | str, sweep: str = "one", pack: int = 0) -> Place:
+    return Place(pathlib.Path(directory), sweep, pack)
+
+
 def record_pack(directory: pathlib.Path) -> pathlib.Path:
-    """Records the epochs 0, 1 and 3, and leaves 5 rolling."""
-    with PackWriter(directory) as writer:
+    """Records the epochs 0, 1 and 3, and leaves the states of 3 and 5."""
+    with PackWriter(place(directory)) as writer:
         for epoch in (0, 1, 3):
             writer.record(epoch, make_state(epoch), make_results(epoch))
         writer.roll(5, make_state(5))
+    return directory
+
+
+def record_older(directory: pathlib.Path) -> pathlib.Path:
+    """The same of the former layout, without a sweep's identity: a whole state in each record and in one more."""
+    registry = ocp.handlers.local_registry()
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name="checksums")
+    context = ocp.Context()
+    context.checkpointables.registry = registry
+    for kind, epochs in (("records", (0, 1, 3)), ("rolling", (5,))):
+        for epoch in epochs:
+            items = {"state": make_state(epoch)} | ({"results": make_results(epoch)} if kind == "records" else {})
+            crcs = {
+                name: sealed.make_seal(place(directory), epoch, sealed.to_host(item))["arrays"]
+                for name, item in items.items()
+            }
+            with context:
+                ocp.save_checkpointables(directory / kind / str(epoch), items | {"checksums": strict_json.seal(crcs)})
     return directory
 
 
@@ -29,12 +55,19 @@ def make_state(epoch: int, width: int = 300) -> dict:
     kernel = rng.normal(size=(MEMBERS, 3, width)).astype(np.float32)
     kernel[1, 0, 0] = np.nan
     return {
-        "params": {"Dense_0": {"kernel": kernel, "bias": rng.normal(size=(MEMBERS, width))}},
-        "batch_stats": {},
+        "variables": {
+            "params": {"Dense_0": {"kernel": kernel, "bias": rng.normal(size=(MEMBERS, width))}},
+            "batch_stats": {},
+        },
         "key": rng.integers(2**32, size=(MEMBERS, 2), dtype=np.uint32),
         "step": np.full(MEMBERS, epoch, np.int32),
         "diverged": rng.random(MEMBERS) < 0.5,
     }
+
+
+def variables_of(epoch: int, member: int | None = None, width: int = 300) -> dict:
+    """What a record keeps of the state, of all members or one."""
+    return jax.tree.map(lambda leaf: leaf if member is None else leaf[member], make_state(epoch, width)["variables"])
 
 
 def make_results(epoch: int) -> dict:

@@ -83,19 +83,21 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64, fast_j
                 }
 
             z, expected = alone(x, v, measures.orthonormal_directions(jax.random.fold_in(seed, 4), 4, 64, x.dtype))
-            z, y = np.asarray(z), labels[s]
+            z, y, places = np.asarray(z), labels[s], (own.index[:4], relabelled, None)[s]
             expected |= {
                 "logit_norm": np.linalg.norm(z, axis=1),
                 "loss": [loss(z[[i]], y[[i]]) for i in range(n)],
                 "margin": measures.margin(z, y),
                 "relabelled": relabels[s],
+                "label": y,
+                "true_label": digits.test_labels[test_order] if s == 2 else digits.train_labels[places],
+                "index": digits.test_places[test_order] if s == 2 else digits.train_places[places],
             }
             for name, theirs in expected.items():
                 np.testing.assert_allclose(spectra[name][i, s, :n], theirs, rtol=1e-8, err_msg=name)
                 assert np.isnan(spectra[name][i, s, n:]).all()
-            assert (
-                expected.keys() | {"optimization_variance", "plane_label"} == spectra.keys() == records.MEASURED.keys()
-            )
+            of_all = {"optimization_variance", "plane_label"}  # tested below, and in another way
+            assert expected.keys() | of_all == spectra.keys() == records.MEASURED.keys()
         points = measures.plane_points(jnp.asarray(digits.test_images[probe.planes(digits)] / 255), 12)
         on_planes = logits(255 * points.reshape(-1, 8, 8, 1)).reshape(8, 144, 10)
         np.testing.assert_array_equal(spectra["plane_label"][i], on_planes.argmax(axis=2))

@@ -14,7 +14,8 @@ class Stream(enum.IntEnum):
     TEST_ORDER = 3
     RESAMPLE = 4
     PARTNERS = 5
-    PLANES = 6
+    TEST_SPLIT = 6
+    PLANES = 7
 
 
 def generator(stream: Stream, *seed: int) -> np.random.Generator:
