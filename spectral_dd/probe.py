@@ -123,7 +123,7 @@ def spectra(
       max_batch: inputs that go through the network at a time.
 
     Returns:
-      The names of `spectrum.LineSpectra` and of `_others`, and one's own: `(split, example, ...)`, NaN where a split has
+      The names of `spectrum.LineSpectra`, of `_others`, and one's own: `(split, example, ...)`, NaN where a split has
       fewer examples; and with `spectrum_measures`, `plane_label`: `(plane, point)`, the class of the largest output at
       points of planes through three test examples, see `planes`; NaN where an output is not finite.
     """
