@@ -183,8 +183,8 @@ def high_frequency_picture(setting: Setting, colours: axes.WidthColours) -> Pict
         noise = train.members["noise_share"].isel(frequency=slice(first, None))
         too_much = float((noise > frequency.NOISE_DOMINATED).where(noise.notnull()).mean())
         rounding = (
-            f" What the straight line leaves is rounding by more than {frequency.NOISE_DOMINATED:.0%} in {too_much:.0%} "
-            "of these bins and epochs: there, it says little of the function."
+            f" What the straight line leaves is rounding by more than {frequency.NOISE_DOMINATED:.0%} in {too_much:.0%}"
+            " of these bins and epochs: there, it says little of the function."
         )
     caption = (
         f"High frequencies on the training set{setting.words()}. Left: the share of the power that lies in bins "
