@@ -87,6 +87,7 @@ class Family:
         self._choose_probes(epoch=0)
         self._on_each = len(self.dealt) // len(on)
         self._train: Any = None
+        self._initial: Any = None  # parameters
         self._make_programs(min(self.lowering.at_once or self._on_each, self._on_each))
 
     def _make_programs(self, at_once: int) -> None:
@@ -97,7 +98,10 @@ class Family:
         # Spectra are of parameters and logits in their own type, whatever the layers compute in.
         exact = models.with_fields(model, dtype=jnp.dtype(config.param_dtype))
         max_batch = max(1, self._spectrum_batch // at_once)
-        self._spectra = self._over_members(functools.partial(probe.spectra, exact, config, max_batch), scalars=1)
+        planes = probe.planes(self.dataset)
+        self._spectra = self._over_members(
+            functools.partial(probe.spectra, exact, config, max_batch, planes), scalars=1
+        )
         self._outputs = self._over_members(functools.partial(probe.outputs, exact, config, max_batch), scalars=1)
 
     def _over_members(self, f, scalars: int = 0, donate: bool = False):
@@ -140,6 +144,7 @@ class Family:
             list(threads.map(draw_members, {c.width for c in self.configs}))
         in_order = [padded[i] for i in range(len(self.configs))]
         variables = self.to_devices(jax.tree.map(lambda *leaves: np.stack(leaves), *in_order))
+        self._initial = _copy(variables["params"])  # because training reuses the buffers
         initial = jax.vmap(functools.partial(initial_state, self.config))
         return jax.jit(initial, out_shardings=self._by_member)(self._members, variables)
 
@@ -172,12 +177,17 @@ class Family:
             self._make_programs(self._at_once // 2)
 
     def evaluate(self, state: State) -> dict[str, np.ndarray]:
-        """See `training.evaluate`; arrays `(member,)` on the host."""
-        return self.to_host(self._evaluate(self._members, state, self._images))
+        """What `training.evaluate` gives, and the distance from the first parameters; `(member,)` on the host."""
+        if self._initial is None:
+            self.initial_state()
+        found = self._evaluate(self._members, state, self._images)
+        distance = jax.jit(measures.distance)(state.variables["params"], self._initial)
+        return self.to_host(found | {"distance_from_initialisation": distance})
 
     def probe(self, state: State, epoch: int) -> dict[str, np.ndarray]:
         """What `probe.spectra` and, with `spectrum_measures`, `probe.outputs` name, `optimization_variance`, and what
-        `probe.probes` says of the examples: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`.
+        `probe.probes` says of the examples: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`;
+        but for `plane_label`.
 
         Examples that a split does not have (fewer relabelled ones than asked for) are NaN. What is drawn depends on
         the epoch only with `spectrum_resample`. Without the optimiser's state there is no `optimization_variance`.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spectral_dd import probe
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
 
@@ -57,10 +58,12 @@ def _passes(config: Config, dataset: Dataset, draws: Sequence[Draws]) -> int:
     )
     passes = segment * sum(min(size, asked.examples) for size in sizes)
     if asked.measures:
-        # The derivative along the segment, a row of the Jacobian for each class, the outputs of the updated networks.
-        each = 2 * segment + 3 * dataset.num_classes + asked.updates
+        # What units choose along the segment, there and back; a row of the Jacobian for each class; the hull; the
+        # outputs of the updated networks.
+        each = 3 * segment + 1 + dataset.num_classes + 2 * probe.HULL_DIRECTIONS + asked.updates
         passes += each * sum(min(size, asked.examples, asked.measures) for size in sizes)
         passes += 3 * asked.updates * config.batch_size
+        passes += probe.PLANES * probe.PLANE_POINTS**2 + 2 * asked.points * probe.NOISE_EXAMPLES * len(sizes)
     return passes
 
 
