@@ -7,6 +7,9 @@ Example: four times the frequency range, for the demo; some minutes on two cores
 `sdd.load_results("runs/demo", "fine")` reads them, and report.py draws them with --spectrum=fine. The same command
 again adds the epochs that were recorded meanwhile. Several half widths, --spectrum_half_width=0.25,0.5,1, are evaluated
 one after another, under the names fine-h0.25, fine-h0.5, fine-h1.
+
+Several processes or jobs share the work as those of train_sweep.py do: --task_index=0 --task_count=4, or what a launcher
+such as Slurm says. Each writes what it evaluates beside the others.
 """
 
 import sys
@@ -25,6 +28,7 @@ own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
 flags.DEFINE_string("name", None, "name of these spectra; they go to WORKDIR/spectra/NAME", required=True, **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
+cli.define_task(FLAGS)
 cli.define_fields(FLAGS, SETTINGS)
 
 
@@ -38,7 +42,14 @@ def main() -> None:
     for h in half_widths:
         name = FLAGS.name if len(half_widths) == 1 else f"{FLAGS.name}-h{h:g}"
         half_width = {} if h is None else {"spectrum_half_width": h}
-        sdd.evaluate_spectra(FLAGS.workdir, name, settings | half_width, data_dir=FLAGS.data_dir)
+        sdd.evaluate_spectra(
+            FLAGS.workdir,
+            name,
+            settings | half_width,
+            data_dir=FLAGS.data_dir,
+            task_index=FLAGS.task_index,
+            task_count=FLAGS.task_count,
+        )
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ flags.DEFINE_string("preset", "digits", f"axes that flags override: {', '.join(p
 flags.DEFINE_string("members", None, "table of members: a CSV file with a column a field; flags fill the rest", **own)
 flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
-flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0, **own)
-flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1, **own)
+cli.define_task(FLAGS)
 flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0, **own)
 flags.DEFINE_enum(
     "tune", "auto", ["auto", "off"], "time what is fastest before a long sweep, or use the usual choices", **own
@@ -38,7 +37,7 @@ def main() -> None:
     configs = sdd.sweep(FLAGS.preset, members=FLAGS.members, **cli.given(FLAGS))
     if FLAGS.dry_run:
         devices.set_up()
-        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count))
+        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count or 1))
         return
     sdd.train(
         FLAGS.workdir,

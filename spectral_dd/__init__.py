@@ -1,21 +1,29 @@
 """Width sweeps of deep double descent, and the frequency content of what the networks compute."""
 
-from spectral_dd.config import Config
-from spectral_dd.data import Dataset
-from spectral_dd.errors import CheckpointError, InputError
-from spectral_dd.evaluate import evaluate_spectra
-from spectral_dd.results import load_member, load_results
-from spectral_dd.run import train
-from spectral_dd.sweeps import sweep
+import importlib
+from typing import Any
 
-__all__ = [
-    "CheckpointError",
-    "Config",
-    "Dataset",
-    "InputError",
-    "evaluate_spectra",
-    "load_member",
-    "load_results",
-    "sweep",
-    "train",
-]
+# What users call, and where it is. Found when it is first used: what needs no JAX does not wait for its start.
+_HOMES = {
+    "CheckpointError": "errors",
+    "Config": "config",
+    "Dataset": "data",
+    "InputError": "errors",
+    "evaluate_spectra": "evaluate",
+    "load_member": "results",
+    "load_results": "results",
+    "status": "monitor",
+    "sweep": "sweeps",
+    "train": "run",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -43,10 +43,28 @@ def define_fields(flag_values: flags.FlagValues, names: Iterable[str] = tuple(FI
         flags.DEFINE(_AxisParser(name), name, None, help, flag_values=flag_values)
 
 
+def define_task(flag_values: flags.FlagValues) -> None:
+    """Defines --task_index and --task_count, for scripts of which several processes share the work."""
+    own: dict[str, Any] = {"flag_values": flag_values}
+    by_default = "; by default what started this process says: Slurm, MPI, TPU hosts"
+    flags.DEFINE_integer("task_index", None, f"take this share of the packs{by_default}", lower_bound=0, **own)
+    flags.DEFINE_integer("task_count", None, "number of shares, one process or job each", lower_bound=1, **own)
+
+
 def given(flag_values: flags.FlagValues, names: Iterable[str] = tuple(FIELDS)) -> dict[str, list[Any]]:
     """The values of those of the named fields' flags that were given."""
     values = {name: flag_values[name].value for name in names}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def as_arguments(flag_values: flags.FlagValues, names: Iterable[str]) -> list[str]:
+    """Arguments that give another process those of the named flags that were given."""
+    arguments = []
+    for name in names:
+        if flag_values[name].present:
+            value = flag_values[name].value
+            arguments.append(f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}")
+    return arguments
 
 
 def run_script(argv: Sequence[str]) -> int:
@@ -58,11 +76,11 @@ def run_script(argv: Sequence[str]) -> int:
     Args:
       argv: the path of the script, then its arguments, as in `sys.argv`.
     """
-    script = _load(pathlib.Path(argv[0]))
+    script = load(pathlib.Path(argv[0]))
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
     try:
-        if not _parse(script, argv):
+        if not parse(script, argv):
             return 0
         status = script.main() or 0
         print(end="", flush=True)  # here, where what goes wrong is answered
@@ -80,7 +98,8 @@ def run_script(argv: Sequence[str]) -> int:
         return _say(argv[0], "interrupted", 128 + signal.SIGINT)
 
 
-def _load(path: pathlib.Path) -> types.ModuleType:
+def load(path: pathlib.Path) -> types.ModuleType:
+    """The module of a script; the one that runs is not loaded twice."""
     running = sys.modules["__main__"]
     if getattr(running, "__file__", None) and pathlib.Path(running.__file__ or "").resolve() == path.resolve():
         return running
@@ -91,7 +110,7 @@ def _load(path: pathlib.Path) -> types.ModuleType:
     return script
 
 
-def _parse(script: types.ModuleType, argv: Sequence[str]) -> bool:
+def parse(script: types.ModuleType, argv: Sequence[str]) -> bool:
     """Parses the flags; False if --help was asked for and answered."""
     flag_values = script.FLAGS
     if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):

@@ -22,8 +22,8 @@ LOG_SECONDS = 10.0
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], int | None]]:
-    """Within it, the first SIGINT, SIGTERM or SIGUSR1 is only noted, and given by what it yields; a second SIGINT
-    stops at once, as usual. Outside of the main thread signals are left as they are."""
+    """Within it, the first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 is only noted, and given by what it yields; a second
+    SIGINT stops at once, as usual. Outside of the main thread signals are left as they are."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -34,7 +34,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
         print("\nstopping as soon as the epoch is saved; Ctrl-C again stops at once", file=sys.stderr)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: received[0] if received else None
@@ -108,10 +108,22 @@ def _console() -> tuple[rich.console.Console, bool]:
     return console, not (console.is_terminal or console.is_jupyter)
 
 
-def track(items: Sequence[Any], description: str) -> Iterable[Any]:
-    """The items, with a bar in a terminal or notebook; on stderr."""
+def track(epochs: Sequence[int], description: str) -> Iterable[int]:
+    """The epochs, with a bar in a terminal or notebook, else a plain line now and then; on stderr."""
     console, plain = _console()
-    return rich.progress.track(items, description=description, console=console, disable=plain)
+    if not plain:
+        return rich.progress.track(epochs, description=description, console=console)
+    return _track_in_lines(epochs, description)
+
+
+def _track_in_lines(epochs: Sequence[int], description: str) -> Iterator[int]:
+    logged_at = time.monotonic()
+    for done, epoch in enumerate(epochs, 1):
+        yield epoch
+        if done == len(epochs) or time.monotonic() - logged_at > LOG_SECONDS:
+            about = f"{description}, {done} of {len(epochs)} recorded epochs"
+            print(f"{time.strftime('%H:%M:%S')} {about}", file=sys.stderr, flush=True)
+            logged_at = time.monotonic()
 
 
 class Progress:
@@ -137,6 +149,7 @@ class Progress:
         records = {number: len(epochs) for number, epochs in targets.items()}
         self._left, self._lock = TimeLeft(costs, records, at_a_time), threading.Lock()
         self._targets = targets
+        self.seconds_left = self._left.seconds()
         self._logged_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -153,7 +166,8 @@ class Progress:
         with self._lock:
             records_left = sum(target > pack.epoch for target in self._targets[pack.number])
             self._left.add(pack.number, share, seconds, setting_up, records_left)
-            left = round(self._left.seconds())
+            self.seconds_left = self._left.seconds()
+            left = round(self.seconds_left)
             left_in_words = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
             if not self._plain:
                 self._show(pack, share, left_in_words)
@@ -182,11 +196,22 @@ class PackProgress:
         self._progress = progress
         self._name = f"{name}, {len(configs)} member{'s' * (len(configs) > 1)} of width {span}"
         self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
-        self._rate, self._note = "", ""
+        self._rate, self._note = 0.0, ""
+        self.diverged = 0  # members
         self._advanced_at = time.monotonic()
 
     def __str__(self) -> str:
-        return f"{self._name}, epoch {self.epoch}/{self.epochs}{self._rate}{self._note}"
+        rate = f", {self._rate:,.0f} examples/s" if self._rate else ""
+        return f"{self._name}, epoch {self.epoch}/{self.epochs}{rate}{self._note}"
+
+    def facts(self) -> dict[str, Any]:
+        """How far the pack is, for those who look from outside; see `monitor.Beats`."""
+        return {
+            "epoch": self.epoch,
+            "examples_per_second": self._rate,
+            "diverged": self.diverged,
+            "seconds_left": self._progress.seconds_left,
+        }
 
     def note(self, text: str) -> None:
         """What the line says of the pack beside its progress."""
@@ -207,7 +232,7 @@ class PackProgress:
         now, passed = time.monotonic(), epoch - self.epoch
         seconds, self._advanced_at = now - self._advanced_at, now
         if passed and trained:
-            self._rate = f", {passed * self._examples_per_epoch / seconds:,.0f} examples/s"
+            self._rate = passed * self._examples_per_epoch / seconds
         self.epoch = epoch
         ended = epoch == self.epochs and not passed
         self._progress.update(self, passed / self.epochs, seconds, setting_up, must_log=ended)

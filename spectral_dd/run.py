@@ -15,11 +15,11 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices
+from spectral_dd import checkpoint, devices, launcher, monitor
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
-from spectral_dd.errors import CheckpointError, InputError, Interrupted
+from spectral_dd.errors import CheckpointError, Interrupted
 from spectral_dd.family import Family
 from spectral_dd.files import pack_directory
 from spectral_dd.planning import packing
@@ -42,8 +42,8 @@ def train(
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
     data_dir: str | None = None,
-    task_index: int = 0,
-    task_count: int = 1,
+    task_index: int | None = None,
+    task_count: int | None = None,
     save_minutes: float = 5.0,
     tune: bool = True,
 ) -> Sweep:
@@ -56,7 +56,7 @@ def train(
       model: class of the network of all members, in the place of the one that they name: a Linen module with the
         fields `width` and `num_classes`, called `(images, train)`.
       data_dir: of TFDS.
-      task_index: which share, 0 to task_count - 1.
+      task_index: which share, 0 to task_count - 1; by default what started this process says, see `launcher.py`.
       task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
       save_minutes: longest time between checkpoints.
       tune: choose lowerings and packs of a new sweep by timing them where that pays, see `planning/tune.py`.
@@ -66,16 +66,17 @@ def train(
       Interrupted: a signal came; everything is saved.
       CheckpointError: a checkpoint cannot be written or read.
     """
-    if not 0 <= task_index < task_count:
-        raise InputError(f"--task_index={task_index}: must be a whole number from 0 to --task_count - 1")
+    task = launcher.this_task(task_index, task_count)
     devices.set_up()
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
         prepared = prepare(configs, data_dir, dataset=dataset, model=model)
         sweep = check_workdir(workdir, prepared.configs)
         if sweep is None:
             cost = Cost(prepared.configs, prepared.datasets)
-            sweep = write_sweep(workdir, plan_sweep(prepared, cost, task_count, timed=tune))
-        mine = packing.shares([pack.cost for pack in sweep.packs], task_count)[task_index]
+            sweep = write_sweep(workdir, plan_sweep(prepared, cost, task.count, timed=tune))
+        mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
+        if task.source:
+            print(f"{task}: {len(mine)} of {len(sweep.packs)} packs", file=sys.stderr)
         _train_packs(workdir, sweep, prepared, mine, 60 * save_minutes)
     return sweep
 
@@ -181,7 +182,7 @@ def train_pack(
     if set(targets) <= recorded and checkpoint.is_intact(directory, targets[-1]):
         progress.skip_to(targets[-1])
         return
-    with checkpoint.PackWriter(directory) as writer:
+    with checkpoint.PackWriter(directory) as writer, monitor.Beats(directory, progress.facts):
         training = PackTraining(
             Family(configs, dataset, draws, on, lowering=lowering), writer, progress, stop_signal, save_seconds
         )
@@ -249,6 +250,7 @@ class PackTraining:
     def record(self, with_spectra: bool) -> None:
         """Evaluates the state and saves it with the results."""
         results = self._family.evaluate(self._state)
+        self._progress.diverged = int((results["finite"] == 0).sum())
         if with_spectra:
             results |= self._family.probe(self._state, self.epoch)
         self._second_descents.update(self.epoch, results)

@@ -6,13 +6,15 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 from spectral_dd import files
 from spectral_dd.config import FIELDS, Config, check_names, check_value
 from spectral_dd.errors import InputError, nearest
 from spectral_dd.presets import PRESETS
+
+T = TypeVar("T")
 
 
 def sweep(preset: str | None = "digits", *, members: Any = None, **axes: Any) -> list[Config]:
@@ -193,18 +195,28 @@ class Sweep:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        content = dict(content)
-        version = content.pop("format", 1)
-        if version == 1:
-            content = _from_format_1(content)
-        elif version != FORMAT:
-            raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
+        content = as_newest(content)
         shared = content.pop("shared")
         configs = [Config.of(**shared, **own) for own in content.pop("members")]
         packs = [
             Pack(tuple(pack["members"]), Lowering(**pack["lowering"]), pack["cost"]) for pack in content.pop("packs")
         ]
         return cls(configs=configs, packs=packs, **content)
+
+
+def as_newest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sweep.json of any format holds, in the newest one.
+
+    Raises:
+      ValueError: its format is unknown.
+    """
+    content = dict(content)
+    version = content.pop("format", 1)
+    if version == 1:
+        return _from_format_1(content)
+    if version != FORMAT:
+        raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
+    return content
 
 
 def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
@@ -225,9 +237,19 @@ def read_sweep(workdir: str | os.PathLike) -> Sweep:
     Raises:
       InputError: there is none, or it cannot be read.
     """
+    return _read(workdir, Sweep.from_json)
+
+
+def read_content(workdir: str | os.PathLike) -> dict[str, Any]:
+    """What DIR/sweep.json holds, `shared`, `members`, `packs` and the rest, as it is: of thousands of members, making
+    and checking the configs takes a second. Raises as `read_sweep` does."""
+    return _read(workdir, as_newest)
+
+
+def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
     path = pathlib.Path(workdir) / "sweep.json"
     try:
-        return Sweep.from_json(json.loads(path.read_text()))
+        return make(json.loads(path.read_text()))
     except FileNotFoundError:
         message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
         raise InputError(message) from None
@@ -251,7 +273,7 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Swee
         # Listed before looking for sweep.json, which another task may be writing: it writes nothing else before.
         names = [p.name for p in directory.iterdir()] if directory.exists() else []
         if not (directory / "sweep.json").exists():
-            if any(not name.startswith(files.TEMPORARY) for name in names):
+            if any(not name.startswith((files.TEMPORARY, files.jobs_directory("").name)) for name in names):
                 raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
             return None
     except OSError as error:
