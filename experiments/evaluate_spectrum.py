@@ -8,11 +8,9 @@ Example: four times the frequency range, for the demo; some minutes on two cores
 again adds the epochs that were recorded meanwhile. Several half widths, --spectrum_half_width=0.25,0.5,1, are evaluated
 one after another, under the names fine-h0.25, fine-h0.5, fine-h1.
 
-Several processes or jobs share the work as those of train_sweep.py do: --task_index=0 --task_count=4, or what a launcher
-such as Slurm says. Each writes what it evaluates beside the others.
+Several processes or jobs share the work as those of train_sweep.py do, with --task_index=0 --task_count=4, or by what
+a launcher such as Slurm says. Each writes what it evaluates beside the others.
 """
-
-import sys
 
 from absl import flags
 
@@ -53,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

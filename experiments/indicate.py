@@ -8,7 +8,6 @@ have said, and how well measures around single examples tell relabelled ones fro
     python experiments/indicate.py --workdir=runs/seeds
 """
 
-import sys
 import textwrap
 
 import numpy as np
@@ -16,7 +15,6 @@ from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli
-from spectral_dd.analysis import frequency, words
 from spectral_dd.errors import InputError
 
 FLAGS = flags.FlagValues()
@@ -29,6 +27,9 @@ flags.DEFINE_integer(
 
 
 def main() -> None:
+    # Here, so that what is wrong with a flag is answered before JAX is imported.
+    from spectral_dd.analysis import frequency, words
+
     ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum)
     if "energy" not in ds:
         raise InputError(f"--workdir={FLAGS.workdir}: has no spectra; experiments/evaluate_spectrum.py makes them")
@@ -45,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

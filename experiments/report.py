@@ -6,14 +6,11 @@ Example: seconds, also while the sweep is running.
 """
 
 import pathlib
-import sys
 
 from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli
-from spectral_dd.analysis import curves, words
-from spectral_dd.report import draw_report
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -25,6 +22,10 @@ flags.DEFINE_enum(
 
 
 def main() -> None:
+    # Here, so that what is wrong with a flag is answered before JAX is imported.
+    from spectral_dd.analysis import curves, words
+    from spectral_dd.report import draw_report
+
     ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum)
     directory = pathlib.Path(FLAGS.workdir)
     page = draw_report(ds, directory, title=directory.resolve().name, normalisation=FLAGS.normalisation)
@@ -34,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

@@ -4,8 +4,6 @@ python experiments/status.py --workdir=runs/demo
 python experiments/status.py --runs=runs          # a line for each sweep below a folder
 """
 
-import sys
-
 from absl import flags
 
 import spectral_dd as sdd
@@ -29,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

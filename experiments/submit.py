@@ -11,7 +11,6 @@ command again submits what is left, whatever --tasks is then. status.py says how
 """
 
 import pathlib
-import sys
 
 from absl import flags
 
@@ -48,6 +47,8 @@ flags.DEFINE_bool("print_script", False, "print a script that submits the jobs w
 def stages() -> list[cluster.Stage]:
     """Train; other spectra, each task after its own of training; then report and verdict."""
     workdir = f"--workdir={FLAGS.workdir}"
+    if FLAGS["min_packs"].using_default_value:
+        FLAGS.min_packs = FLAGS.tasks * FLAGS.processes
     train = (str(HERE / "train_sweep.py"), *cli.as_arguments(FLAGS, PASSED_ON))
     found = [cluster.Stage("train", (train,), FLAGS.tasks)]
     reports = [()]
@@ -106,7 +107,7 @@ def dry_run(configs: list[sdd.Config]) -> str:
     from spectral_dd.planning.prepare import prepare
 
     devices.set_up()
-    return describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.tasks * FLAGS.processes)
+    return describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs)
 
 
 def count(jobs: list[cluster.Stage]) -> str:
@@ -115,4 +116,4 @@ def count(jobs: list[cluster.Stage]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

@@ -9,14 +9,10 @@ A comma list makes a flag an axis, and axes multiply: --width=1,2,4 --seed=0,1 t
 it stopped. --dry_run says what would be done.
 """
 
-import sys
-
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli, devices, presets
-from spectral_dd.planning.dry_run import describe
-from spectral_dd.planning.prepare import prepare
+from spectral_dd import cli, presets
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -26,6 +22,9 @@ flags.DEFINE_string("members", None, "table of members: a CSV file with a column
 flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 cli.define_task(FLAGS)
+flags.DEFINE_integer(
+    "min_packs", 1, "cut a new sweep into at least so many packs, so that as many tasks find work", lower_bound=1, **own
+)
 flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0, **own)
 flags.DEFINE_enum(
     "tune", "auto", ["auto", "off"], "time what is fastest before a long sweep, or use the usual choices", **own
@@ -36,8 +35,13 @@ cli.define_fields(FLAGS)
 def main() -> None:
     configs = sdd.sweep(FLAGS.preset, members=FLAGS.members, **cli.given(FLAGS))
     if FLAGS.dry_run:
+        # Here, so that what is wrong with a flag is answered before JAX is imported.
+        from spectral_dd import devices
+        from spectral_dd.planning.dry_run import describe
+        from spectral_dd.planning.prepare import prepare
+
         devices.set_up()
-        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count or 1))
+        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs))
         return
     sdd.train(
         FLAGS.workdir,
@@ -46,9 +50,10 @@ def main() -> None:
         task_index=FLAGS.task_index,
         task_count=FLAGS.task_count,
         save_minutes=FLAGS.save_minutes,
+        min_packs=FLAGS.min_packs,
         tune=FLAGS.tune == "auto",
     )
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

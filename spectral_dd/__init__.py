@@ -1,14 +1,40 @@
 """Width sweeps of deep double descent, and the frequency content of what the networks compute."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# What users call, and where it is. Found when it is first used: what needs no JAX does not wait for its start.
-_HOMES = {
+if TYPE_CHECKING:
+    from spectral_dd.config import Config
+    from spectral_dd.data import Dataset
+    from spectral_dd.errors import CheckpointError, InputError, LockedError
+    from spectral_dd.evaluate import evaluate_spectra
+    from spectral_dd.monitor import status
+    from spectral_dd.results import load_member, load_results
+    from spectral_dd.run import train
+    from spectral_dd.sweeps import sweep
+
+__all__ = [
+    "CheckpointError",
+    "Config",
+    "Dataset",
+    "InputError",
+    "LockedError",
+    "evaluate_spectra",
+    "load_member",
+    "load_results",
+    "status",
+    "sweep",
+    "train",
+]
+
+# Where each is. They are imported when they are first used: JAX and Orbax take seconds, and a script should answer
+# --help, a wrong flag and Ctrl-C before.
+_ROOMS = {
     "CheckpointError": "errors",
     "Config": "config",
     "Dataset": "data",
     "InputError": "errors",
+    "LockedError": "errors",
     "evaluate_spectra": "evaluate",
     "load_member": "results",
     "load_results": "results",
@@ -16,13 +42,12 @@ _HOMES = {
     "sweep": "sweeps",
     "train": "run",
 }
-__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'spectral_dd' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"spectral_dd.{_ROOMS[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,20 +1,18 @@
 """Other spectra from the checkpoints of a finished or running sweep, which stays as it is."""
 
-import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, files, launcher, progress
+from spectral_dd import checkpoint, devices, launcher, named_spectra, progress, stored
 from spectral_dd.data import Dataset
 from spectral_dd.errors import InputError, Interrupted
 from spectral_dd.family import Family
+from spectral_dd.files import Place
 from spectral_dd.planning import packing
 from spectral_dd.planning.prepare import Prepared, prepare
 from spectral_dd.sweeps import Pack, read_sweep
@@ -34,7 +32,8 @@ def evaluate_spectra(
     """Evaluates spectra with other settings on all records of a sweep, or of this task's share of its packs.
 
     They go to DIR/spectra/NAME; `results.load_results(DIR, NAME)` reads them. Records that are there already are
-    kept, so the same call later adds what a running sweep has recorded meanwhile.
+    kept, so the same call later adds what a running sweep has recorded meanwhile. `optimization_variance` needs the
+    optimiser's state, which records do not keep: only training records it.
 
     Args:
       workdir: DIR of a sweep.
@@ -48,54 +47,46 @@ def evaluate_spectra(
     """
     task = launcher.this_task(task_index, task_count)
     sweep = read_sweep(workdir)
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"--name={name}: must be letters, digits, '_', '-' and '.'")
     configs = [c.replace(**settings) for c in sweep.configs]
     if not all(c.spectrum.examples for c in configs):
         raise InputError("--spectrum_examples=0: must be at least 1")
     devices.set_up()
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
         prepared = prepare(configs, data_dir, dataset=dataset, model=model)
-        directory = files.spectrum_directory(workdir, name)
-        _settle(directory, name, settings)
+        spectra = named_spectra.settle(workdir, name, sweep, settings)
         mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
         if task.source:
-            print(f"{task}: {len(mine)} of {len(sweep.packs)} packs", file=sys.stderr)
-        with devices.Compilations() as compilations, progress.stop_signals() as stop_signal:
+            print(f"{task}: {len(mine) or 'none'} of {len(sweep.packs)} packs", file=sys.stderr)
+        with devices.Compilations() as compilations, progress.stop_signals(lambda: "evaluating") as stop_signal:
             for number in mine:
-                source, target = files.pack_directory(workdir, number), files.pack_directory(directory, number)
+                source, target = sweep.place(workdir, number), spectra.place(workdir, name, number)
                 about = f"pack {number + 1}/{len(sweep.packs)}"
                 _evaluate_pack(sweep.packs[number], prepared, source, target, about, stop_signal)
         print(compilations, file=sys.stderr)
 
 
-def _settle(directory: Any, name: str, settings: Mapping[str, Any]) -> None:
-    """Writes the settings of these spectra, or checks that they are those that are there."""
-    path = directory / "settings.json"
-    files.write_once(path, json.dumps(dict(settings), indent=1))
-    if (there := json.loads(path.read_text())) != dict(settings):
-        raise InputError(f"--name={name}: {directory} holds spectra with {there}; give another name")
-
-
 def _evaluate_pack(
-    pack: Pack, prepared: Prepared, source: Any, target: Any, about: str, stop_signal: Callable[[], int | None]
+    pack: Pack, prepared: Prepared, source: Place, target: Place, about: str, stop_signal: Callable[[], int | None]
 ) -> None:
-    """Adds the spectra of the epochs that `source` has recorded and `target` has not.
+    """Adds the spectra of the epochs that `source` has recorded and `target` has not, or has damaged.
 
     Raises:
       Interrupted: `stop_signal` gave a signal, and what is evaluated is saved.
     """
-    epochs = sorted(set(checkpoint.recorded_epochs(source)) - set(checkpoint.recorded_epochs(target)))
-    if not epochs:
+    recorded = stored.recorded_epochs(source)
+    if all(e in stored.recorded_epochs(target) and stored.is_intact(target, e) for e in recorded):
         return
     members = pack.members
     draws = [prepared.draws[i] for i in members]
     family = Family([prepared.configs[i] for i in members], prepared.dataset(members[0]), draws)
+    abstract = family.abstract_tree()["variables"]
     with checkpoint.PackWriter(target) as writer:
-        for epoch in progress.track(epochs, about):
+        writer.set_aside_damaged(every_byte=True)
+        for epoch in progress.track(sorted({*recorded} - {*stored.recorded_epochs(target)}), about):
             if (number := stop_signal()) is not None:
-                name = signal.Signals(number).name
-                raise Interrupted(f"{name}: saved in {target}; the same command goes on from there", number)
-            state = family.load_tree(checkpoint.load_state(source, epoch, family.abstract_tree()))
-            # The state is in the sweep's own record; a record must have one, so it is only named.
-            writer.record(epoch, {"epoch": np.full(len(members), epoch)}, family.probe(state, epoch))
+                said = (
+                    f"{signal.Signals(number).name}: saved in {target.directory}; the same command goes on from there"
+                )
+                raise Interrupted(said, number)
+            state = family.load_variables(stored.load_variables(source, epoch, abstract))
+            writer.record(epoch, {}, family.probe(state, epoch))

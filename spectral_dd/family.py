@@ -180,7 +180,7 @@ class Family:
         `relabelled`: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`.
 
         Examples that a split does not have (fewer relabelled ones than asked for) are NaN. What is drawn depends on
-        the epoch only with `spectrum_resample`.
+        the epoch only with `spectrum_resample`. Without the optimiser's state there is no `optimization_variance`.
         """
         if self.config.spectrum.resample:
             self._choose_probes(epoch)
@@ -188,13 +188,15 @@ class Family:
         spectra = self.to_host(self._spectra(self._probed, state, *arguments)) | {"relabelled": self._relabelled}
         if not self.config.spectrum.measures:
             return spectra
+        outputs = self.to_host(self._outputs(self._probed, state, *arguments))
+        del outputs["outputs"]
+        if state.optimizer is None:  # no step can be taken
+            return spectra | outputs
         # Single steps from here, each with the first batch of an epoch that training never comes to.
         last, updated = self.config.epochs, []
         for i in range(last, last + self.config.spectrum.updates):
             after = self.train(_copy(state), i, i + 1, max_steps=1)
             updated.append(self.to_host(self._outputs(self._probed, after, *arguments))["outputs"])
-        outputs = self.to_host(self._outputs(self._probed, state, *arguments))
-        del outputs["outputs"]
         variance = jax.jit(measures.optimization_variance)(np.stack(updated))
         return spectra | outputs | {"optimization_variance": np.asarray(variance)}
 
@@ -224,6 +226,10 @@ class Family:
         structure = jax.tree.structure(self._abstract_state().optimizer)
         leaves = [tree["optimizer"][name] for name in sorted(tree["optimizer"], key=int)]
         return self.to_devices(State(tree["variables"], jax.tree.unflatten(structure, leaves), tree["step"]))
+
+    def load_variables(self, variables: dict[str, Any]) -> State:
+        """A state of recorded variables `(member, ...)`: without the optimiser's, so that it cannot be trained."""
+        return self.to_devices(State(variables, None, jnp.zeros(len(self.configs), jnp.int32)))
 
     def abstract_tree(self) -> dict[str, Any]:
         """Shapes and types of `save_tree`."""

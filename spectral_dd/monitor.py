@@ -78,12 +78,10 @@ class Beats:
             files.write_whole(self._directory / "status.json", json.dumps(content))
 
     def _bytes(self) -> int:
-        """Of the pack on disk. A record is looked at twice: the two newest hold more than they keep."""
-        steps = [path for kind in ("records", "rolling") for path in _entries(self._directory / kind)]
-        steps.sort(key=lambda path: int(path.name) if path.name.isdecimal() else -1)
-        known = {str(step): self._sizes[str(step)] for step in steps[:-3] if str(step) in self._sizes}
-        self._sizes = {str(step): known.get(str(step)) or _size(step) for step in steps}
-        return sum(self._sizes.values())
+        """Of the pack on disk. A record, once it is there, does not change."""
+        records = [step for step in _entries(self._directory / "records") if step.name.isdecimal()]
+        self._sizes = {step.name: self._sizes.get(step.name) or _size(step) for step in records}
+        return sum(self._sizes.values()) + _size(self._directory / "rolling")
 
 
 def _entries(directory: pathlib.Path) -> list[pathlib.Path]:

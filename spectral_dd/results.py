@@ -1,8 +1,6 @@
 """Checkpoints -> a labelled data set, and single members back as plain networks."""
 
-import json
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import checkpoint, models, padding
+from spectral_dd import models, named_spectra, padding, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import InputError
-from spectral_dd.files import pack_directory, spectrum_directory
+from spectral_dd.files import Place
 from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLES, Variable
 from spectral_dd.spectrum import frequencies
 from spectral_dd.sweeps import Pack, read_sweep
@@ -39,7 +37,7 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
       CheckpointError: a record is damaged.
     """
     sweep = read_sweep(workdir)
-    records = _records(sweep.packs, pathlib.Path(workdir))
+    records = _records(sweep.packs, [sweep.place(workdir, i) for i in range(len(sweep.packs))])
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
     epochs = np.array(sorted({record.epoch for record in records}))
@@ -51,15 +49,16 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
         "diverged": np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1),
     }
     if spectrum is not None:
-        settings = read_spectrum_settings(workdir, spectrum)
-        configs = [c.replace(**settings) for c in configs]
+        spectra = named_spectra.read(workdir, spectrum, sweep)
+        configs = [c.replace(**spectra.settings) for c in configs]
         # A running sweep may have got further since its own records were listed.
-        evaluated = _records(sweep.packs, spectrum_directory(workdir, spectrum))
+        places = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
+        evaluated = _records(sweep.packs, places)
         records = [record for record in evaluated if record.epoch in epochs]
     measured, coordinates = _measured(records, configs, epochs)
     values = [c.values() for c in configs]
     coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
-    coordinates |= {name: np.array([fact[name] for fact in sweep.facts]) for name in sweep.facts[0]}
+    coordinates |= {name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]}
     coordinates |= {"member": np.arange(len(configs)), "epoch": epochs}
     table = VARIABLES | COORDINATES
     ds = xr.Dataset(
@@ -76,13 +75,12 @@ class _Record(NamedTuple):
     results: Mapping[str, np.ndarray]
 
 
-def _records(packs: Iterable[Pack], directory: pathlib.Path) -> list[_Record]:
-    """Every record below a directory."""
+def _records(packs: Iterable[Pack], places: Iterable[Place]) -> list[_Record]:
+    """Every record of packs."""
     records = []
-    for number, pack in enumerate(packs):
-        place = pack_directory(directory, number)
-        epochs = checkpoint.recorded_epochs(place)
-        records += [_Record(list(pack.members), e, checkpoint.load_results(place, e)) for e in epochs]
+    for pack, place in zip(packs, places, strict=True):
+        epochs = stored.recorded_epochs(place)
+        records += [_Record(list(pack.members), e, stored.load_results(place, e)) for e in epochs]
     return records
 
 
@@ -157,22 +155,6 @@ def _described(ds: xr.Dataset) -> xr.Dataset:
     return ds
 
 
-def read_spectrum_settings(workdir: str | os.PathLike, name: str) -> dict[str, Any]:
-    """The fields of `Config` that the named spectra were evaluated with.
-
-    Raises:
-      InputError: there are none of that name.
-    """
-    path = spectrum_directory(workdir, name) / "settings.json"
-    if not path.exists():
-        known = sorted(p.parent.name for p in path.parent.parent.glob("*/settings.json"))
-        raise InputError(
-            f"--name={name}: {workdir} has {'spectra ' + ', '.join(known) if known else 'no evaluated spectra'}; "
-            "experiments/evaluate_spectrum.py makes them"
-        )
-    return json.loads(path.read_text())
-
-
 def load_member(
     workdir: str | os.PathLike, member: int, epoch: int | None = None, *, model: type[nn.Module] | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -194,8 +176,8 @@ def load_member(
     """
     sweep = read_sweep(workdir)
     pack, place = sweep.locate(member)
-    directory = pack_directory(workdir, pack)
-    recorded = checkpoint.recorded_epochs(directory)
+    where = sweep.place(workdir, pack)
+    recorded = stored.recorded_epochs(where)
     if not recorded or (epoch is not None and epoch not in recorded):
         raise InputError(f"epoch={epoch}: member {member} has recorded {', '.join(map(str, recorded)) or 'nothing'}")
     epoch = recorded[-1] if epoch is None else epoch
@@ -208,5 +190,5 @@ def load_member(
     network = models.build_model(config, about["num_classes"])
     image = jnp.zeros((1, *about["image_shape"]), config.param_dtype)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
-    wide = checkpoint.load_member_state(directory, epoch, place, ("variables",))["variables"]
+    wide = stored.load_member(where, epoch, place)
     return network, padding.unpad(wide, shapes)

@@ -10,7 +10,7 @@ import xarray as xr
 
 import spectral_dd as sdd
 from helpers import assert_identical, everything
-from spectral_dd import checkpoint, run
+from spectral_dd import run, stored
 from spectral_dd.config import Config
 from spectral_dd.data import draw_all
 from spectral_dd.errors import CheckpointError, InputError, Interrupted
@@ -33,10 +33,10 @@ class Silent:
         pass
 
 
-def train_pack(sweep, number, dataset, directory, *arguments, **options):
+def train_pack(sweep, number, dataset, workdir, *arguments, **options):
     configs = sweep.members(sweep.packs[number])
     draws = draw_all(configs, {dataset.name: dataset})
-    run.train_pack(configs, dataset, draws, directory, Silent(), *arguments, **options)
+    run.train_pack(configs, dataset, draws, sweep.place(workdir, number), Silent(), *arguments, **options)
 
 
 def test_a_budget_thins_the_spectra_but_never_the_metrics(tmp_path, capsys, small_axes):
@@ -72,16 +72,16 @@ def test_interrupted_and_resumed_gives_the_same_bits(request, tmp_path, trained,
     sweep = read_sweep(trained)
     for number in range(len(sweep.packs)):
         # The first question is asked before the pack begins.
-        count, directory = iter(range(100)), pack_directory(tmp_path, number)
+        count = iter(range(100))
         with pytest.raises(Interrupted):
             train_pack(
-                *(sweep, number, digits, directory),
+                *(sweep, number, digits, tmp_path),
                 lambda count=count: signal.SIGTERM if next(count) == at else None,
             )
-        train_pack(sweep, number, digits, directory)
+        train_pack(sweep, number, digits, tmp_path)
     (tmp_path / "sweep.json").write_text((trained / "sweep.json").read_text())
     assert_identical(everything(tmp_path), everything(trained))
-    assert not any((pack_directory(tmp_path, 0) / "rolling").iterdir())
+    assert next(epoch for epoch, _ in stored.stored_states(sweep.place(tmp_path, 0))) == 12
 
 
 def test_a_finished_sweep_is_left_alone(finished, axes):
@@ -106,8 +106,9 @@ def test_long_gaps_between_records_are_covered_by_rolling_checkpoints(small, tmp
     killed = iter([None] * 10)
     with pytest.raises(StopIteration):  # after nine epochs, without a chance to save
         train_pack(read_sweep(small), 0, digits, tmp_path, lambda: next(killed), save_seconds=0)
-    assert [p.name for p in (tmp_path / "rolling").iterdir()] == ["9"]
-    assert checkpoint.recorded_epochs(tmp_path) == [0, 1, 2, 5]
+    place = read_sweep(small).place(tmp_path, 0)
+    assert [epoch for epoch, _ in stored.stored_states(place)] == [9, 8]
+    assert stored.recorded_epochs(place) == [0, 1, 2, 5]
 
 
 def test_another_sweep_is_refused_with_what_differs(small, small_axes):
@@ -199,5 +200,5 @@ def test_a_pack_that_fails_lets_those_under_way_finish_and_no_other_begin():
         finished.append(pack)
 
     with pytest.raises(CheckpointError, match="pack 0"):
-        run._on_free_devices(train, range(4), ["a", "b"])
+        run._on_free_devices(train, range(4), ["a", "b"], x64=False)
     assert finished == [1]

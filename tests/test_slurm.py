@@ -1,13 +1,6 @@
 """Jobs on a real Slurm of two nodes; skipped where it is not installed."""
 
-import json
-import os
 import pathlib
-import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest

@@ -14,14 +14,14 @@ from spectral_dd.planning.prepare import Prepared
 from spectral_dd.sweeps import check_workdir
 
 
-def describe(workdir: str | os.PathLike, prepared: Prepared, num_tasks: int) -> str:
+def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int = 1) -> str:
     """Packs, size and work of a sweep on DIR; checks all that training would check.
 
     Raises:
       InputError: DIR cannot take this sweep.
     """
     existing, cost = check_workdir(workdir, prepared.configs), Cost(prepared.configs, prepared.datasets)
-    sweep = existing or plan_sweep(prepared, cost, num_tasks)
+    sweep = existing or plan_sweep(prepared, cost, min_packs)
     lines: list[str] = ["pack  members  widths      parameters      padding  state    work"]
     notes: dict[str, None] = {}
     for number, pack in enumerate(sweep.packs):

@@ -1,6 +1,7 @@
 """From prepared members to a `Sweep`: packs, lowerings and what sweep.json says about the members."""
 
 import functools
+import uuid
 
 import jax
 
@@ -12,24 +13,24 @@ from spectral_dd.provenance import provenance
 from spectral_dd.sweeps import Sweep
 
 
-def plan_sweep(prepared: Prepared, cost: Cost, num_tasks: int = 1, *, timed: bool = False) -> Sweep:
+def plan_sweep(prepared: Prepared, cost: Cost, min_packs: int = 1, *, timed: bool = False) -> Sweep:
     """Packs the members.
 
     Args:
       prepared: the members.
       cost: of a step, where it is not timed.
-      num_tasks: at least so many packs, as far as there are members.
+      min_packs: at least so many packs, as far as there are members.
       timed: time lowerings and steps where the sweep is long enough to pay for it, see `tune.py`.
     """
     configs, datasets = prepared.configs, prepared.datasets
     devices = jax.local_device_count()
     choices: dict[str, tune.Choice] = {}
-    plan = packing.plan(configs, cost, functools.partial(tune.lowering_for, choices), devices, num_tasks)
+    plan = packing.plan(configs, cost, functools.partial(tune.lowering_for, choices), devices, min_packs)
     if timed:
         timings = tune.Timings(files.cache_directory() / "step_seconds.json")
         choices = tune.tune(configs, plan, datasets, timings)
         timed_cost = tune.TimedCost(cost, choices)
-        plan = packing.plan(configs, timed_cost, functools.partial(tune.lowering_for, choices), devices, num_tasks)
+        plan = packing.plan(configs, timed_cost, functools.partial(tune.lowering_for, choices), devices, min_packs)
     return Sweep(
         configs=configs,
         packs=plan.packs,
@@ -44,4 +45,5 @@ def plan_sweep(prepared: Prepared, cost: Cost, num_tasks: int = 1, *, timed: boo
             for name, d in datasets.items()
         },
         provenance=provenance(),
+        identity=uuid.uuid4().hex,
     )
