@@ -15,6 +15,7 @@ from spectral_dd import cli
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
+flags.DEFINE_bool("skip_damaged", False, "leave damaged records out", **own)
 flags.DEFINE_string("spectrum", None, "draw the spectra of this name, made by evaluate_spectrum.py", **own)
 flags.DEFINE_enum(
     "normalisation", "power", ["power", "amplitude"], "power: log P_k / sum P_k; amplitude: log A_k / A_0", **own
@@ -26,7 +27,7 @@ def main() -> None:
     from spectral_dd.analysis import curves, words
     from spectral_dd.report import draw_report
 
-    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum)
+    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged)
     directory = pathlib.Path(FLAGS.workdir)
     page = draw_report(ds, directory, title=directory.resolve().name, normalisation=FLAGS.normalisation)
     print(words.format_summary(curves.summary(ds)))

@@ -261,10 +261,15 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or sealed.one_line(error)
 
 
+def is_leftover(path: pathlib.Path) -> bool:
+    """Whether a name is of what a writer was killed in the middle of, or is in the middle of."""
+    return path.name.endswith((_TEMPORARY, _DELETING)) or path.name.startswith(files.TEMPORARY)
+
+
 def _clean(directory: pathlib.Path) -> None:
     """Removes what a killed writer left, and sets aside what somebody deleted parts of."""
     for path in directory.iterdir():
-        if path.name.endswith((_TEMPORARY, _DELETING)) or path.name.startswith(files.TEMPORARY):
+        if is_leftover(path):
             _remove(path)
         elif path.name.isdecimal() and not is_complete(path):
             logging.warning("%s: an incomplete checkpoint, set aside", path)

@@ -1,11 +1,13 @@
 """One writer at a time: locks on files, which end with the process that holds them."""
 
+import contextlib
 import errno
 import fcntl
 import os
 import pathlib
 import socket
 import sys
+import time
 from typing import IO
 
 from spectral_dd.errors import LockedError
@@ -25,7 +27,7 @@ def lock(path: pathlib.Path) -> IO[str]:
     """
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closing it releases the lock)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(file)
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
@@ -43,6 +45,26 @@ def lock(path: pathlib.Path) -> IO[str]:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     return file
+
+
+def _flock(file: IO[str]) -> None:
+    for _ in range(5):  # `is_locked` may hold it for a moment.
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(path: pathlib.Path) -> bool:
+    """Whether a process holds a lock; writes nothing."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody has written there
+        pass
+    return False
 
 
 def warning(directory: pathlib.Path, mounts: str = "/proc/self/mountinfo") -> str:

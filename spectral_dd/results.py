@@ -1,6 +1,7 @@
 """Checkpoints -> a labelled data set, and single members back as plain networks."""
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,31 +14,34 @@ import xarray as xr
 from spectral_dd import models, named_spectra, padding, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import FIELDS, Config
-from spectral_dd.errors import InputError
+from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.files import Place
 from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLES, Variable
 from spectral_dd.spectrum import frequencies
 from spectral_dd.sweeps import Pack, read_sweep
 
 
-def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.Dataset:
+def load_results(workdir: str | os.PathLike, spectrum: str | None = None, *, skip_damaged: bool = False) -> xr.Dataset:
     """What was recorded so far in a sweep's directory; the processes that train it may be running.
 
     Args:
       workdir: DIR of a sweep.
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
+      skip_damaged: leave damaged records out, as if they were not recorded.
 
     Returns:
       Dimensions `member, epoch, split, example, frequency`. Variables as in `records.VARIABLES`, those that are there;
       along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the attributes `units`,
-      `long_name` and `description`. What is not recorded (yet) is NaN.
+      `long_name` and `description`. What is not recorded (yet) is NaN. The attribute `incomplete` says what was left
+      out, or is not evaluated yet, if anything; it is printed as well.
 
     Raises:
       InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
       CheckpointError: a record is damaged.
     """
     sweep = read_sweep(workdir)
-    records = _records(sweep.packs, [sweep.place(workdir, i) for i in range(len(sweep.packs))])
+    damaged: list[str] | None = [] if skip_damaged else None
+    records = _records(sweep.packs, [sweep.place(workdir, i) for i in range(len(sweep.packs))], damaged)
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
     epochs = np.array(sorted({record.epoch for record in records}))
@@ -48,12 +52,14 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
         **metrics,
         "diverged": np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1),
     }
+    incomplete = ""
     if spectrum is not None:
         spectra = named_spectra.read(workdir, spectrum, sweep)
         configs = [c.replace(**spectra.settings) for c in configs]
         # A running sweep may have got further since its own records were listed.
         places = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
-        evaluated = _records(sweep.packs, places)
+        evaluated = _records(sweep.packs, places, damaged)
+        incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
     measured, coordinates = _measured(records, configs, epochs)
     values = [c.values() for c in configs]
@@ -64,7 +70,7 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
     ds = xr.Dataset(
         {name: (table[name].dims, array) for name, array in (variables | measured).items()},
         {name: (table[name].dims if name in table else "member", array) for name, array in coordinates.items()},
-        {"command": sweep.provenance["command"]},
+        {"command": sweep.provenance["command"]} | _incomplete(incomplete, damaged),
     )
     return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds)
 
@@ -75,13 +81,45 @@ class _Record(NamedTuple):
     results: Mapping[str, np.ndarray]
 
 
-def _records(packs: Iterable[Pack], places: Iterable[Place]) -> list[_Record]:
-    """Every record of packs."""
+def _records(packs: Iterable[Pack], places: Iterable[Place], damaged: list[str] | None) -> list[_Record]:
+    """Every record of packs. Those that are damaged are named in a list, if there is one, and left out."""
     records = []
     for pack, place in zip(packs, places, strict=True):
-        epochs = stored.recorded_epochs(place)
-        records += [_Record(list(pack.members), e, stored.load_results(place, e)) for e in epochs]
+        for epoch in stored.recorded_epochs(place):
+            try:
+                records.append(_Record(list(pack.members), epoch, stored.load_results(place, epoch)))
+            except CheckpointError:
+                if damaged is None:
+                    raise
+                damaged.append(f"{place.directory.name}/records/{epoch}")
     return records
+
+
+def _unevaluated(
+    workdir: str | os.PathLike, spectrum: str, records: Iterable[_Record], evaluated: Iterable[_Record]
+) -> str:
+    """What of the records the named spectra are not evaluated for, in words.
+
+    Raises:
+      InputError: any of them.
+    """
+    again = "the evaluate_spectrum.py command with this name adds them"
+    recorded, there = ({(tuple(r.members), r.epoch) for r in some} for some in (records, evaluated))
+    if not there & recorded:
+        raise InputError(f"--name={spectrum}: {workdir} has none of these spectra yet; {again}")
+    missing = len(recorded - there)
+    return f"spectra {spectrum} are missing at {missing} of {len(recorded)} records; {again}" if missing else ""
+
+
+def _incomplete(missing: str, damaged: list[str] | None) -> dict[str, str]:
+    """The attribute that says what is not there; nothing if all is. Prints it, too."""
+    said = [missing] if missing else []
+    if damaged:
+        named = ", ".join(damaged[:5]) + ", ..." * (len(damaged) > 5)
+        said.append(f"{len(damaged)} damaged records are left out: {named}")
+    for line in said:
+        print(line, file=sys.stderr)
+    return {"incomplete": "; ".join(said)} if said else {}
 
 
 def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from spectral_dd.family import Family
 from spectral_dd.files import Place
 from spectral_dd.planning import packing
 from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.disk import check_disk
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs, thinning
 from spectral_dd.planning.plan import plan_sweep
 from spectral_dd.planning.prepare import Prepared, prepare
@@ -78,11 +79,13 @@ def train(
     def prepare_and_plan() -> tuple[Prepared, Sweep]:
         with devices.numerics(x64):
             prepared = prepare(configs, data_dir, dataset=dataset, model=model)
-            sweep = check_workdir(workdir, prepared.configs)
-            if sweep is None:
-                cost = Cost(prepared.configs, prepared.datasets)
-                new = plan_sweep(prepared, cost, min_packs, timed=tune)
-                sweep = write_sweep(workdir, new)
+            there = check_workdir(workdir, prepared.configs)
+            cost = Cost(prepared.configs, prepared.datasets)
+            sweep = there or plan_sweep(prepared, cost, min_packs, timed=tune)
+            said = check_disk(workdir, sweep, prepared, cost)
+            if there is None:
+                sweep = write_sweep(workdir, sweep)
+                print(f"{workdir} takes {said}", file=sys.stderr)
             return prepared, sweep
 
     prepared, sweep = _beside_signals([prepare_and_plan])[0]

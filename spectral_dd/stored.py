@@ -127,6 +127,10 @@ def read_state(path: pathlib.Path, place: Place) -> Flat:
     return {name: leaf for name, leaf in whole.items() if not name.startswith(sealed.RESULTS)}
 
 
+def is_set_aside(path: pathlib.Path) -> bool:
+    return path.suffix.startswith(DAMAGED)
+
+
 def set_aside(path: pathlib.Path) -> pathlib.Path:
     """Renames what is damaged to NAME.damaged, which nothing reads."""
     names = (f"{path.name}{DAMAGED}{suffix}" for suffix in ("", *range(1, 1000)))
