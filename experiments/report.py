@@ -27,7 +27,7 @@ def main() -> None:
     from spectral_dd.analysis import curves, words
     from spectral_dd.report import draw_report
 
-    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged)
+    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged, averaged=None)
     directory = pathlib.Path(FLAGS.workdir)
     page = draw_report(ds, directory, title=directory.resolve().name, normalisation=FLAGS.normalisation)
     print(words.format_summary(curves.summary(ds)))

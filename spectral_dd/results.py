@@ -1,8 +1,9 @@
 """Checkpoints -> a labelled data set, and single members back as plain networks."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,23 +12,39 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import models, named_spectra, padding, stored
+from spectral_dd import models, named_spectra, padding, stored, summary
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.files import Place
 from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLES, Variable
 from spectral_dd.spectrum import frequencies
-from spectral_dd.sweeps import Pack, read_sweep
+from spectral_dd.sweeps import Pack, Sweep, read_sweep
 
 
-def load_results(workdir: str | os.PathLike, spectrum: str | None = None, *, skip_damaged: bool = False) -> xr.Dataset:
+# From so many bytes on, what was measured around single examples is read when it is used.
+LAZY_BYTES = 2**30
+
+
+def load_results(
+    workdir: str | os.PathLike,
+    spectrum: str | None = None,
+    *,
+    skip_damaged: bool = False,
+    lazy: bool | None = None,
+    averaged: bool | None = False,
+) -> xr.Dataset:
     """What was recorded so far in a sweep's directory; the processes that train it may be running.
 
     Args:
       workdir: DIR of a sweep.
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
-      skip_damaged: leave damaged records out, as if they were not recorded.
+      skip_damaged: leave damaged records out, as if they were not recorded. What is lazy is checked when it is read.
+      lazy: what was measured around single examples is made of dask arrays, a chunk a pack and epoch, and read when it
+        is used; by default where it is more than `LAZY_BYTES`.
+      averaged: what was measured around single examples is averaged over them: `example` is one long. So the results of
+        thousands of networks fit into memory, and all that is computed of means is as before. None: where they would
+        be lazy.
 
     Returns:
       Dimensions `member, epoch, split, example, frequency`. Variables as in `records.VARIABLES`, those that are there;
@@ -41,24 +58,28 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None, *, ski
     """
     sweep = read_sweep(workdir)
     damaged: list[str] | None = [] if skip_damaged else None
-    records = _records(sweep.packs, [sweep.place(workdir, i) for i in range(len(sweep.packs))], damaged)
+    configs, places = sweep.configs, [sweep.place(workdir, i) for i in range(len(sweep.packs))]
+    own, incomplete = None, ""
+    if spectrum is not None:
+        spectra = named_spectra.read(workdir, spectrum, sweep)
+        configs = [c.replace(**spectra.settings) for c in configs]
+        own = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
+    large = _bytes(sweep, configs, places) > LAZY_BYTES if lazy is None else lazy
+    averaged = large if averaged is None else averaged
+    whole = not averaged and not large
+    records = _records(sweep.packs, places, damaged, whole)
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
     epochs = np.array(sorted({record.epoch for record in records}))
-    configs = sweep.configs
     metrics = {name: _gather(records, name, len(configs), epochs) for name in (*METRICS, "finite")}
     broken = metrics.pop("finite") == 0
     variables: dict[str, Any] = {
         **metrics,
         "diverged": np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1),
     }
-    incomplete = ""
-    if spectrum is not None:
-        spectra = named_spectra.read(workdir, spectrum, sweep)
-        configs = [c.replace(**spectra.settings) for c in configs]
+    if spectrum is not None and own is not None:
         # A running sweep may have got further since its own records were listed.
-        places = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
-        evaluated = _records(sweep.packs, places, damaged)
+        evaluated = _records(sweep.packs, own, damaged, whole)
         incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
     measured, coordinates = _measured(records, configs, epochs)
@@ -72,7 +93,21 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None, *, ski
         {name: (table[name].dims if name in table else "member", array) for name, array in coordinates.items()},
         {"command": sweep.provenance["command"]} | _incomplete(incomplete, damaged),
     )
-    return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds)
+    if "slope_energy" in ds:
+        ds = ds.assign(_derived(ds, sweep.packs, configs))
+    if not whole and not averaged and measured:
+        ds = _lazily(ds, own or places, sweep.packs, configs)
+    return _described(ds)
+
+
+def _bytes(sweep: Sweep, configs: list[Config], places: Iterable[Place]) -> int:
+    """Of what was measured around single examples, as a dense array."""
+    epochs = len({epoch for place in places for epoch in stored.recorded_epochs(place)})
+    bins = {(c.spectrum.points, c.spectrum.half_width) for c in configs}
+    frequency = len(np.unique(np.concatenate([frequencies(*segment) for segment in bins])))
+    spectra = sum("frequency" in about.dims for about in MEASURED.values())
+    values = spectra * frequency + len(MEASURED) - spectra
+    return 4 * len(configs) * epochs * len(SPLITS) * max(c.spectrum.examples for c in configs) * values
 
 
 class _Record(NamedTuple):
@@ -81,18 +116,32 @@ class _Record(NamedTuple):
     results: Mapping[str, np.ndarray]
 
 
-def _records(packs: Iterable[Pack], places: Iterable[Place], damaged: list[str] | None) -> list[_Record]:
-    """Every record of packs. Those that are damaged are named in a list, if there is one, and left out."""
+def _records(packs: Iterable[Pack], places: Iterable[Place], damaged: list[str] | None, whole: bool) -> list[_Record]:
+    """Every record of packs, or its averages over examples. Those that are damaged are named in a list, if there is
+    one, and left out."""
     records = []
     for pack, place in zip(packs, places, strict=True):
+        there = {} if whole else summary.read(place)
         for epoch in stored.recorded_epochs(place):
             try:
-                records.append(_Record(list(pack.members), epoch, stored.load_results(place, epoch)))
+                results = stored.load_results(place, epoch) if epoch not in there else there[epoch]
+                if not whole:
+                    results = _one_example(results if epoch in there else summary.averaged(results))
+                records.append(_Record(list(pack.members), epoch, results))
             except CheckpointError:
                 if damaged is None:
                     raise
                 damaged.append(f"{place.directory.name}/records/{epoch}")
     return records
+
+
+def _one_example(averages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Averages with an `example` axis of one. Which examples are relabelled has no average."""
+    return {
+        name: values[:, :, None] if name in MEASURED else values
+        for name, values in averages.items()
+        if name != "relabelled"
+    }
 
 
 def _unevaluated(
@@ -139,7 +188,7 @@ def _measured(
     bins = [frequencies(c.spectrum.points, c.spectrum.half_width) for c in configs]
     coordinates: dict[str, Any] = {
         "split": list(SPLITS),
-        "example": np.arange(max(c.spectrum.examples for c in configs)),
+        "example": np.arange(max(record.results["energy"].shape[2] for record in records)),
         "frequency": np.unique(np.concatenate(bins)),
     }
     sizes = {name: len(values) for name, values in coordinates.items()} | {"member": len(configs), "epoch": len(epochs)}
@@ -179,6 +228,52 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
         "indicated_start": ("member", starts[:, 0]),
         "indicated_noticed": ("member", starts[:, 1]),
     }
+
+
+class _Stored:
+    """One variable of all members, read from the records a part at a time. What is not there is NaN."""
+
+    def __init__(self, name: str, ds: xr.Dataset, places: Sequence[Place], packs: Sequence[Pack], bins: Any):
+        sizes = dict(ds.sizes) | {"example": int(ds["spectrum_examples"].max())}
+        self.dtype, self.shape = np.dtype(np.float32), tuple(sizes[dim] for dim in MEASURED[name].dims)
+        self.ndim = len(self.shape)
+        self._name, self._places, self._bins = name, places, bins
+        self._epochs, self._frequency = ds["epoch"].values, ds["frequency"].values
+        self._starts = np.cumsum([0, *(len(pack.members) for pack in packs)])
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        """Of members of one pack, in the order of packs."""
+        (first, last, _), (start, stop, _) = (k.indices(n) for k, n in zip(key[:2], self.shape[:2], strict=True))
+        pack = int(np.searchsorted(self._starts, first, "right")) - 1
+        offset, place = self._starts[pack], self._places[pack]
+        values = np.full((last - first, stop - start, *self.shape[2:]), np.nan, self.dtype)
+        columns = np.searchsorted(self._frequency, self._bins[pack])
+        for i, epoch in enumerate(self._epochs[start:stop].tolist()):
+            with contextlib.suppress(InputError):  # This pack has no such epoch.
+                found = stored.load_results(place, epoch, (self._name,)).get(self._name)
+                if found is not None:
+                    found = found[first - offset : last - offset]
+                    target = values[:, i, :, : found.shape[2]]
+                    target[..., columns if target.ndim == 4 else slice(None)] = found
+        return values[(slice(None), slice(None), *key[2:])]
+
+
+def _lazily(ds: xr.Dataset, places: Sequence[Place], packs: Sequence[Pack], configs: list[Config]) -> xr.Dataset:
+    """The same with each example of what was measured, in the place of their averages."""
+    import dask.array as da  # here, because most sweeps need none
+
+    segments = [configs[pack.members[0]].spectrum for pack in packs]
+    bins = [frequencies(segment.points, segment.half_width) for segment in segments]
+    order = np.argsort([member for pack in packs for member in pack.members])
+    names = [name for name in MEASURED if name in ds or name == "relabelled"]
+    variables = {}
+    for name in names:
+        source = _Stored(name, ds, places, packs, bins)
+        chunks = (tuple(len(pack.members) for pack in packs), 1, *source.shape[2:])
+        array = da.from_array(source, chunks=chunks, asarray=False, fancy=False, name=f"{name}-{id(source)}")
+        in_order = array if (np.diff(order) == 1).all() else array[order]
+        variables[name] = (MEASURED[name].dims, in_order)
+    return ds.drop_dims("example").assign(variables).assign_coords(example=np.arange(source.shape[3]))
 
 
 def _described(ds: xr.Dataset) -> xr.Dataset:
