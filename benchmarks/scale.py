@@ -85,7 +85,9 @@ def make_records(workdir: pathlib.Path, sweep: Sweep) -> None:
 
 
 def write_first(place: Place, members: int, epoch: int) -> tuple[pathlib.Path, dict]:
-    variables = {"variables": {"params": {f"kernel{i}": np.zeros((members, 3, 3, 20, 20), np.float32)} for i in range(5)}}
+    variables = {
+        "variables": {"params": {f"kernel{i}": np.zeros((members, 3, 3, 20, 20), np.float32)} for i in range(5)}
+    }
     recorded = results(members, epoch)
     with checkpoint.PackWriter(place) as writer:
         writer.record(epoch, variables, recorded)
@@ -108,9 +110,9 @@ def link(source: pathlib.Path, target: pathlib.Path, place: Place, epoch: int, c
 
 
 def look(name: str, workdir: pathlib.Path) -> None:
-    code = f"import time, resource, spectral_dd as sdd; DIR = {str(workdir)!r}; started = time.monotonic()\n"
+    code = f"import time, spectral_dd as sdd; DIR = {str(workdir)!r}; started = time.monotonic()\n"
     code += textwrap.dedent(LOOKS[name])
-    code += "\nprint(f'{time.monotonic() - started:.1f} s', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, 'MiB')"
+    code += "\nprint(f'{time.monotonic() - started:.1f} s', [line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].strip())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     print(f"{name}: {out.stdout.strip().splitlines()[-1] if out.returncode == 0 else out.stderr}", flush=True)
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,6 +24,7 @@ from spectral_dd.sweeps import Pack, Sweep, read_sweep
 
 # From so many bytes on, what was measured around single examples is read when it is used.
 LAZY_BYTES = 2**30
+_DERIVED_FROM = ("energy", "slope_energy")
 
 
 def load_results(
@@ -82,7 +83,9 @@ def load_results(
         evaluated = _records(sweep.packs, own, damaged, whole)
         incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
-    measured, coordinates = _measured(records, configs, epochs)
+    recorded = {name for record in records for name in record.results}
+    # Of what is lazy, only what more follows from is read.
+    measured, coordinates = _measured(records, configs, epochs, _DERIVED_FROM if large and not averaged else recorded)
     values = [c.values() for c in configs]
     coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
     coordinates |= {name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]}
@@ -96,7 +99,7 @@ def load_results(
     if "slope_energy" in ds:
         ds = ds.assign(_derived(ds, sweep.packs, configs))
     if not whole and not averaged and measured:
-        ds = _lazily(ds, own or places, sweep.packs, configs)
+        ds = _lazily(ds, recorded, own or places, sweep.packs, configs)
     return _described(ds)
 
 
@@ -179,7 +182,7 @@ def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.
 
 
 def _measured(
-    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray
+    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray, wanted: Collection[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What was measured around single examples, and its coordinates. Both are empty if nothing was."""
     records = [record for record in records if "energy" in record.results]
@@ -193,7 +196,7 @@ def _measured(
     }
     sizes = {name: len(values) for name, values in coordinates.items()} | {"member": len(configs), "epoch": len(epochs)}
     variables: dict[str, np.ndarray] = {}
-    for name in [name for name in MEASURED if any(name in record.results for record in records)]:
+    for name in [name for name in MEASURED if name in wanted and any(name in r.results for r in records)]:
         dims = MEASURED[name].dims
         variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
         for record in (record for record in records if name in record.results):
@@ -258,14 +261,16 @@ class _Stored:
         return values[(slice(None), slice(None), *key[2:])]
 
 
-def _lazily(ds: xr.Dataset, places: Sequence[Place], packs: Sequence[Pack], configs: list[Config]) -> xr.Dataset:
+def _lazily(
+    ds: xr.Dataset, recorded: Collection[str], places: Sequence[Place], packs: Sequence[Pack], configs: list[Config]
+) -> xr.Dataset:
     """The same with each example of what was measured, in the place of their averages."""
     import dask.array as da  # here, because most sweeps need none
 
     segments = [configs[pack.members[0]].spectrum for pack in packs]
     bins = [frequencies(segment.points, segment.half_width) for segment in segments]
     order = np.argsort([member for pack in packs for member in pack.members])
-    names = [name for name in MEASURED if name in ds or name == "relabelled"]
+    names = [name for name in MEASURED if name in recorded or name == "relabelled"]
     variables = {}
     for name in names:
         source = _Stored(name, ds, places, packs, bins)
