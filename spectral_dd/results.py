@@ -214,7 +214,7 @@ def _measured(
 
 def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> dict[str, Any]:
     """What follows from the energies, pack by pack, since packs may differ in their bins."""
-    shares, starts = [], np.full((len(configs), 2), -1)
+    shares, starts, epochs = [], np.full((len(configs), 2), -1), ds["epoch"].values
     for pack in packs:
         members = list(pack.members)
         asked, found = configs[members[0]].spectrum, ds[["energy", "slope_energy"]].isel(member=members)
@@ -223,7 +223,7 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
         shares.append(frequency.slope_share(energy, found["slope_energy"], asked.points))
         ratios = frequency.high_frequency_ratio(energy.sel(split="train")).values
         for member, ratio in zip(members, ratios, strict=True):
-            starts[member] = online.online_start(ratio, ds["epoch"].values) or -1
+            starts[member] = online.online_start(ratio, epochs) or -1
     share = xr.concat(shares, "member").sortby("member")
     return {
         "slope_share": share,

@@ -225,7 +225,8 @@ class Sweep:
         """
         version, content = _format(content), as_newest(content)
         shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
-        configs = [_config(shared | own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
+        shared = _typed(shared, "members[0]")
+        configs = [_config(shared, own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
         may_lack = {"configs"} | (younger if version < FORMAT else set())
         sweep = cls(configs=configs, **strict_json.decode_fields(cls, content, may_lack=may_lack))
@@ -258,13 +259,16 @@ class Sweep:
 _MEMBERS = {"shared": dict[str, Any], "members": list[dict[str, Any]]}
 
 
-def _config(values: dict[str, Any], where: str, complete: bool) -> Config:
+def _config(shared: dict[str, Any], own: dict[str, Any], where: str, complete: bool) -> Config:
     """A member from its stored values; of an older format, what is missing has its default."""
-    if complete and (missing := [name for name in FIELDS if name not in values]):
+    if complete and (missing := [name for name in FIELDS if name not in shared and name not in own]):
         raise ValueError(f"{where}.{missing[0]}: is missing")
+    return Config.of(**shared | _typed(own, where))
+
+
+def _typed(values: dict[str, Any], where: str) -> dict[str, Any]:
     check_names(values, f"{where}, ")
-    typed = {name: strict_json.decode(FIELDS[name].type, value, f"{where}.{name}") for name, value in values.items()}
-    return Config.of(**typed)
+    return {name: strict_json.decode(FIELDS[name].type, value, f"{where}.{name}") for name, value in values.items()}
 
 
 def as_newest(content: Any) -> dict[str, Any]:
