@@ -9,7 +9,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import textwrap
 import time
 
 import numpy as np
@@ -85,9 +84,8 @@ def make_records(workdir: pathlib.Path, sweep: Sweep) -> None:
 
 
 def write_first(place: Place, members: int, epoch: int) -> tuple[pathlib.Path, dict]:
-    variables = {
-        "variables": {"params": {f"kernel{i}": np.zeros((members, 3, 3, 20, 20), np.float32)} for i in range(5)}
-    }
+    kernels = {f"kernel{i}": np.zeros((members, 3, 3, 20, 20), np.float32) for i in range(5)}
+    variables = {"variables": {"params": kernels}}
     recorded = results(members, epoch)
     with checkpoint.PackWriter(place) as writer:
         writer.record(epoch, variables, recorded)
@@ -110,9 +108,12 @@ def link(source: pathlib.Path, target: pathlib.Path, place: Place, epoch: int, c
 
 
 def look(name: str, workdir: pathlib.Path) -> None:
-    code = f"import time, spectral_dd as sdd; DIR = {str(workdir)!r}; started = time.monotonic()\n"
-    code += textwrap.dedent(LOOKS[name])
-    code += "\nprint(f'{time.monotonic() - started:.1f} s', [line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].strip())"
+    code = f"""import pathlib, time, spectral_dd as sdd
+DIR, started = {str(workdir)!r}, time.process_time()
+{LOOKS[name]}
+peak = [line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line][0]
+print(f"{{time.process_time() - started:.1f}} s of CPU,", peak)
+"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     print(f"{name}: {out.stdout.strip().splitlines()[-1] if out.returncode == 0 else out.stderr}", flush=True)
 

@@ -14,7 +14,6 @@ import pathlib
 
 from absl import flags
 
-import spectral_dd as sdd
 from spectral_dd import cli, cluster
 from spectral_dd.errors import InputError
 
@@ -24,10 +23,10 @@ THEN = ("report", "indicate")
 TRAIN = cli.load(HERE / "train_sweep.py").FLAGS
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
-# A task has its share from here.
-PASSED_ON = [name for name in TRAIN if name not in ("dry_run", "task_index", "task_count")]
-for name in PASSED_ON:
-    flags.DEFINE_flag(TRAIN[name], FLAGS)
+for name in TRAIN:
+    if name not in ("dry_run", "task_index", "task_count"):  # A task has its share from here.
+        flags.DEFINE_flag(TRAIN[name], FLAGS)
+PASSED_ON = [name for name in FLAGS if name != "target"]
 flags.DEFINE_enum("cluster", "slurm", cluster.CLUSTERS, "slurm; local: processes here; debug: in this process", **own)
 flags.DEFINE_integer("tasks", 1, "jobs that share the sweep", lower_bound=1, **own)
 flags.DEFINE_integer("processes", 1, "processes of each job, such as one a GPU", lower_bound=1, **own)
@@ -90,24 +89,17 @@ def main() -> int:
         print(cluster.script_of_all(jobs, wanted, FLAGS.workdir), end="")
         return 0
     # What train_sweep.py would refuse is refused here, before it waits in a queue.
-    configs = sdd.sweep(FLAGS.preset, members=FLAGS.members, **cli.given(FLAGS))
-    plan = dry_run(configs)
+    (train,) = jobs[0].commands
+    target = cli.as_arguments(FLAGS, [name for name in ("target",) if name in TRAIN])
+    if status := cli.run_script([*train, "--dry_run", *target]):
+        return status
     if FLAGS.dry_run:
-        print(plan, cluster.script_of_all(jobs, wanted, FLAGS.workdir), count(jobs), sep="\n\n")
+        print(cluster.script_of_all(jobs, wanted, FLAGS.workdir), count(jobs), sep="\n")
         return 0
     lines, failed = cluster.submit(jobs, wanted, FLAGS.workdir, FLAGS.cluster)
     print(*lines, sep="\n")
     print(f"python experiments/status.py --workdir={FLAGS.workdir}  # how far they are")
     return 1 if failed else 0
-
-
-def dry_run(configs: list[sdd.Config]) -> str:
-    from spectral_dd import devices
-    from spectral_dd.planning.dry_run import describe
-    from spectral_dd.planning.prepare import prepare
-
-    devices.set_up()
-    return describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs)
 
 
 def count(jobs: list[cluster.Stage]) -> str:

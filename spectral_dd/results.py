@@ -21,7 +21,6 @@ from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLE
 from spectral_dd.spectrum import frequencies
 from spectral_dd.sweeps import Pack, Sweep, read_sweep
 
-
 # From so many bytes on, what was measured around single examples is read when it is used.
 LAZY_BYTES = 2**30
 _DERIVED_FROM = ("energy", "slope_energy")

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, launcher, monitor, stored, summary
+from spectral_dd import checkpoint, devices, launcher, monitor, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws

@@ -1,5 +1,5 @@
-"""What a pack has recorded, averaged over examples: one small file beside its records, so that thousands of networks are
-read at once.
+"""What a pack has recorded, averaged over examples: one small file beside its records, so that thousands of networks
+are read at once.
 
 It is derived: what it lacks is taken from the records, and whoever deletes it loses nothing.
 """
