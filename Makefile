@@ -15,7 +15,7 @@ endif
 # Named by the version: another Python makes another environment.
 READY := $(VENV)/ready-$(lastword $(shell $(PYTHON) --version))
 
-.PHONY: demo test lint format bench results clean setup
+.PHONY: demo test torture lint format bench results clean setup
 
 demo: $(READY)
 	$(BIN)/python experiments/train_sweep.py --workdir=runs/demo --preset=digits
@@ -23,6 +23,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+# About an hour on two cores; the counts are in runs/torture.txt.
+torture: $(READY)
+	mkdir -p runs && rm -f runs/torture.txt
+	TORTURE=$(CURDIR)/runs/torture.txt $(BIN)/pytest tests/faults; status=$$?; cat runs/torture.txt; exit $$status
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -48,7 +53,7 @@ results: $(READY)
 setup: $(READY)
 
 clean:
-	rm -rf .venv* build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv* build *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer with venv: make PYTHON=..." >&2; exit 1; }

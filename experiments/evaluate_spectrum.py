@@ -12,6 +12,8 @@ Several processes or jobs share the work as those of train_sweep.py do, with --t
 a launcher such as Slurm says. Each writes what it evaluates beside the others.
 """
 
+import sys
+
 from absl import flags
 
 import spectral_dd as sdd
@@ -19,7 +21,7 @@ from spectral_dd import cli
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
 
-SETTINGS = [name for name in FIELDS if name.startswith("spectrum_") and name != "spectrum_budget"]
+SETTINGS = ["measure", *(name for name in FIELDS if name.startswith("spectrum_") and name != "spectrum_budget")]
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -27,7 +29,7 @@ flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **
 flags.DEFINE_string("name", None, "name of these spectra; they go to WORKDIR/spectra/NAME", required=True, **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 cli.define_task(FLAGS)
-cli.define_fields(FLAGS, SETTINGS)
+cli.define_fields(FLAGS, SETTINGS, lambda name: "default: as in training")
 
 
 def main() -> None:
@@ -37,8 +39,10 @@ def main() -> None:
         if len(values) > 1:
             raise InputError(f"--{name}={','.join(map(str, values))}: must be one value; use a name for each")
     settings = {name: values[0] for name, values in given.items()}
-    for h in half_widths:
-        name = FLAGS.name if len(half_widths) == 1 else f"{FLAGS.name}-h{h:g}"
+    names = [FLAGS.name if len(half_widths) == 1 else f"{FLAGS.name}-h{h:g}" for h in half_widths]
+    if len(set(names)) < len(names):
+        raise InputError(f"--spectrum_half_width={','.join(map(str, half_widths))}: must be different to six digits")
+    for name, h in zip(names, half_widths, strict=True):
         half_width = {} if h is None else {"spectrum_half_width": h}
         sdd.evaluate_spectra(
             FLAGS.workdir,
@@ -48,6 +52,7 @@ def main() -> None:
             task_index=FLAGS.task_index,
             task_count=FLAGS.task_count,
         )
+        print(f"spectra {name}: {cli.command('report', workdir=FLAGS.workdir, spectrum=name)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 Example: seconds, also while the sweep is running.
 
     python experiments/report.py --workdir=runs/demo
+
+Several sweeps are compared in one report, --workdir=runs/a,runs/b; it goes to runs/a+b.
 """
 
 import pathlib
@@ -10,11 +12,11 @@ import pathlib
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli
+from spectral_dd import cli, files
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
-flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
+flags.DEFINE_string("workdir", None, "directory of the sweep, or of several, A,B", required=True, **own)
 flags.DEFINE_bool("skip_damaged", False, "leave damaged records out", **own)
 flags.DEFINE_string("spectrum", None, "draw the spectra of this name, made by evaluate_spectrum.py", **own)
 flags.DEFINE_enum(
@@ -22,14 +24,27 @@ flags.DEFINE_enum(
 )
 
 
+def workdirs_of(text: str) -> list[pathlib.Path]:
+    """The directories of a list; one whose own name has a comma is one."""
+    whole = files.expanded(text)
+    return [whole] if whole.exists() or "," not in text else [pathlib.Path(part) for part in text.split(",")]
+
+
 def main() -> None:
     # Here, so that what is wrong with a flag is answered before JAX is imported.
     from spectral_dd.analysis import curves, words
     from spectral_dd.report import draw_report
 
-    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged, averaged=None)
-    directory = pathlib.Path(FLAGS.workdir)
-    page = draw_report(ds, directory, title=directory.resolve().name, normalisation=FLAGS.normalisation)
+    workdirs = [files.workdir_path(workdir) for workdir in workdirs_of(FLAGS.workdir)]
+    found = workdirs if len(workdirs) > 1 else workdirs[0]
+    ds = sdd.load_results(found, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged, averaged=None)
+    directory = workdirs[0]
+    if len(workdirs) > 1:  # beside the first: runs/a and runs/b give runs/a+b
+        directory = directory.parent / "+".join(workdir.name for workdir in workdirs)
+    title = directory.name
+    if FLAGS.spectrum is not None:  # a page of its own, beside these spectra
+        directory, title = files.spectrum_directory(directory, FLAGS.spectrum), f"{title}: spectra {FLAGS.spectrum}"
+    page = draw_report(ds, directory, title=title, normalisation=FLAGS.normalisation)
     print(words.format_summary(curves.summary(ds)))
     print(f"report: {page}")
     print(f"figures: {directory / 'figures'}")

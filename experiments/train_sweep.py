@@ -9,6 +9,8 @@ A comma list makes a flag an axis, and axes multiply: --width=1,2,4 --seed=0,1 t
 it stopped. --dry_run says what would be done.
 """
 
+import sys
+
 from absl import flags
 
 import spectral_dd as sdd
@@ -17,8 +19,17 @@ from spectral_dd import cli, presets
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory that the sweep is written to", required=True, **own)
-flags.DEFINE_string("preset", "digits", f"axes that flags override: {', '.join(presets.PRESETS)}", **own)
+flags.DEFINE_string(
+    "preset",
+    presets.AUTO,
+    "values that flags override; auto: digits, unless another data set or model is given; none; or one of "
+    f"{', '.join(presets.PRESETS)}",
+    **own,
+)
 flags.DEFINE_string("members", None, "table of members: a CSV file with a column a field; flags fill the rest", **own)
+flags.DEFINE_bool(
+    "extend", False, "add members, or epochs, to the sweep that is there; what is trained is kept as it is", **own
+)
 flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 cli.define_task(FLAGS)
@@ -33,15 +44,19 @@ cli.define_fields(FLAGS)
 
 
 def main() -> None:
-    configs = sdd.sweep(FLAGS.preset, members=FLAGS.members, **cli.given(FLAGS))
+    chosen = {"preset": FLAGS.preset, "members": FLAGS.members, **cli.given(FLAGS)}
+    configs = sdd.sweep(**chosen)
+    sources = cli.sources(**chosen)
     if FLAGS.dry_run:
         # Here, so that what is wrong with a flag is answered before JAX is imported.
-        from spectral_dd import devices
+        from spectral_dd import devices, progress
         from spectral_dd.planning.dry_run import describe
         from spectral_dd.planning.prepare import prepare
 
         devices.set_up()
-        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs))
+        with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
+            plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs, extend=FLAGS.extend)
+        print(*sources, plan, sep="\n")
         return
     sdd.train(
         FLAGS.workdir,
@@ -52,7 +67,10 @@ def main() -> None:
         save_minutes=FLAGS.save_minutes,
         min_packs=FLAGS.min_packs,
         tune=FLAGS.tune == "auto",
+        extend=FLAGS.extend,
+        about=sources,
     )
+    print(f"results are in {FLAGS.workdir}; next: {cli.command('report', workdir=FLAGS.workdir)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

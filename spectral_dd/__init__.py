@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spectral_dd.config import Config
-    from spectral_dd.data import Dataset
+    from spectral_dd.data import Dataset, load_dataset
     from spectral_dd.errors import CheckpointError, InputError, LockedError
     from spectral_dd.evaluate import evaluate_spectra
     from spectral_dd.monitor import status
+    from spectral_dd.own_measures import measure
     from spectral_dd.results import load_member, load_results
     from spectral_dd.run import train
     from spectral_dd.sweeps import sweep
@@ -20,8 +21,10 @@ __all__ = [
     "InputError",
     "LockedError",
     "evaluate_spectra",
+    "load_dataset",
     "load_member",
     "load_results",
+    "measure",
     "status",
     "sweep",
     "train",
@@ -36,9 +39,11 @@ _ROOMS = {
     "InputError": "errors",
     "LockedError": "errors",
     "evaluate_spectra": "evaluate",
+    "load_dataset": "data",
     "load_member": "results",
     "load_results": "results",
     "status": "monitor",
+    "measure": "own_measures",
     "sweep": "sweeps",
     "train": "run",
 }

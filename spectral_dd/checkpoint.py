@@ -13,6 +13,7 @@ import logging as std_logging
 import os
 import pathlib
 import shutil
+import sys
 import types
 from typing import Any, Self
 
@@ -43,6 +44,15 @@ def _orbax_is_quiet(record: std_logging.LogRecord) -> bool:
 
 
 std_logging.getLogger("absl").addFilter(_orbax_is_quiet)
+
+
+def _closed_loop_is_quiet(unraisable: "sys.UnraisableHookArgs", hook: Any = sys.unraisablehook) -> None:
+    # When one write of a save fails, Orbax closes its event loop, and those under way find it closed: a traceback each.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
+
+
+sys.unraisablehook = _closed_loop_is_quiet
 
 
 class PackWriter:
@@ -174,6 +184,17 @@ class PackWriter:
         """
         self._wait(_PENDING_BYTES)
         self._submit(epoch, sealed.to_host(state), {})
+
+    def finish(self) -> None:
+        """Waits for saves in progress, and keeps the newest state only, since nothing goes on from a finished pack.
+
+        Raises:
+          CheckpointError: a save failed.
+        """
+        self._wait()
+        for _, path in stored_states(self._place)[1:]:
+            if path.parent == self._rolling:
+                _delete(path)
 
     def close(self) -> None:
         """Waits for saves in progress and releases the pack. Idempotent.

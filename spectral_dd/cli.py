@@ -1,46 +1,86 @@
 """Flags from the fields of `Config`, and the runner of the scripts under experiments/: arguments -> exit status."""
 
 import importlib.util
+import io
 import os
 import pathlib
+import re
+import shlex
 import signal
 import sys
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from absl import flags, logging
 
 from spectral_dd.config import FIELDS, check_value
 from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
+from spectral_dd.presets import DEFAULT, PRESETS, preset_axes
+from spectral_dd.sweeps import given_values, table_rows
+
+# 0-4 is 0,1,2,3,4.
+_RANGE = re.compile(r"(\d+)-(\d+)")
+_NEARLY_A_RANGE = re.compile(r"\d+\s*(:|\.\.|-)\s*\d+")
+_MOST_VALUES = 100_000
 
 
 class _AxisParser(flags.ArgumentParser):
-    """Parses 'a,b,c' into a list of a field's values."""
-
-    syntactic_help = "a comma list makes an axis"
+    """Parses 'a,b,c', or '0-4' for whole numbers, into a list of a field's values."""
 
     def __init__(self, name: str):
         super().__init__()
         self._name, self._field = name, FIELDS[name]
+        self.syntactic_help = "a comma list makes an axis" + (", and so does 0-4" if self._field.type is int else "")
 
     def parse(self, argument: Any) -> list[Any]:
-        values = argument.split(",") if isinstance(argument, str) else list(argument)
-        values = [value.strip() if isinstance(value, str) else value for value in values]
+        parts = argument.split(",") if isinstance(argument, str) else list(argument)
+        values = [value for part in parts for value in self._values(part)]
         return [check_value(self._name, self._field, value) for value in values]
+
+    def _values(self, part: Any) -> Iterable[Any]:
+        if not isinstance(part, str):
+            return (part,)
+        part = part.strip()
+        if self._field.type is int and _NEARLY_A_RANGE.fullmatch(part):
+            bounds = _RANGE.fullmatch(part)
+            first, last = map(int, bounds.groups()) if bounds else (0, -1)
+            if not 0 <= last - first < _MOST_VALUES:
+                raise InputError(f"--{self._name}={part}: a range is written 0-4, for 0,1,2,3,4")
+            return range(first, last + 1)
+        return (part,)
 
     def flag_type(self) -> str:
         return f"{self._field.type.__name__}, comma list"  # type: ignore[union-attr]
 
 
-def define_fields(flag_values: flags.FlagValues, names: Iterable[str] = tuple(FIELDS)) -> None:
-    """Defines one flag for each of the named fields of `Config`, unset by default."""
+def _default_in_training(name: str) -> str:
+    default = FIELDS[name].default
+    preset = PRESETS[DEFAULT].get(name, default)
+    if preset == default:
+        return f"default {default}"
+    return f"default {_in_words(preset)} with preset {DEFAULT}, {default} without"
+
+
+def define_fields(
+    flag_values: flags.FlagValues,
+    names: Iterable[str] = tuple(FIELDS),
+    default: Callable[[str], str] = _default_in_training,
+) -> None:
+    """Defines one flag for each of the named fields of `Config`, unset by default.
+
+    Args:
+      flag_values: of the script.
+      names: of the fields.
+      default: says what holds for a field that is not given.
+    """
     for name in names:
         field = FIELDS[name]
-        help = f"{field.metadata['help']} (default {field.default})"
+        help = f"{field.metadata['help']} ({default(name)})"
         if choices := field.metadata.get("choices"):
             help += f"; one of {', '.join(choices)}"
-        flags.DEFINE(_AxisParser(name), name, None, help, flag_values=flag_values)
+        flag = flags.Flag(_AxisParser(name), None, name, None, help, boolean=field.type is bool)
+        flags.DEFINE_flag(flag, flag_values)
 
 
 def define_task(flag_values: flags.FlagValues) -> None:
@@ -67,16 +107,52 @@ def as_arguments(flag_values: flags.FlagValues, names: Iterable[str]) -> list[st
     return arguments
 
 
-def main() -> NoReturn:
-    """Runs the script that is the program. Ctrl-C ends it at once and without a word from threads that still compute,
-    unless what runs takes the signal to save first."""
+def sources(preset: str | None, *, members: Any, **axes: Any) -> list[str]:
+    """Where each value of a sweep comes from, a line a source; arguments as of `sweeps.sweep`, which accepts them."""
+    given = given_values(table_rows(members), axes)
+    name, preset_values = preset_axes(preset, given)
+    defaults = {name: field.default for name, field in FIELDS.items() if name not in given.keys() | preset_values}
+    lines = {
+        "flags": _settings_in_words(axes),
+        "table of members": " ".join(name for name in given if name not in axes),
+        f"preset {name}": _settings_in_words(preset_values),
+        "defaults": _settings_in_words(defaults),
+    }
+    return [f"{source}: {values}" for source, values in lines.items() if values]
+
+
+def _settings_in_words(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={_in_words(values[name])}" for name in FIELDS if name in values)
+
+
+def _in_words(values: Any) -> str:
+    values = list(values) if isinstance(values, list | tuple) else [values]
+    first, count = values[0], len(values)
+    if count > 2 and type(first) is int and values == list(range(first, first + count)):
+        return f"{first}-{values[-1]}"
+    return ",".join(map(str, values))
+
+
+def command(verb: str, **values: Any) -> str:
+    """The command line of another script, written as the one that runs now was called."""
+    running = pathlib.Path(sys.argv[0])
+    if running.stem == "__main__":
+        call = ["python", "-m", "spectral_dd", verb]
+    else:
+        call = ["python", str(running.with_name(f"{verb}.py"))] if running.suffix == ".py" else [running.name, verb]
+    return shlex.join([*call, *(f"--{name}={value}" for name, value in values.items())])
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a script as the program, by default the one that is it. Ctrl-C ends it at once and without a word from
+    threads that still compute, unless what runs takes the signal to save first."""
 
     def stop(number: int, frame: types.FrameType | None) -> None:
         os.write(2, f"\n{pathlib.Path(sys.argv[0]).name}: interrupted\n".encode())
         os._exit(128 + number)
 
     signal.signal(signal.SIGINT, stop)
-    sys.exit(run_script(sys.argv))
+    sys.exit(run_script(argv or sys.argv))
 
 
 def run_script(argv: Sequence[str]) -> int:
@@ -89,6 +165,9 @@ def run_script(argv: Sequence[str]) -> int:
       argv: the path of the script, then its arguments, as in `sys.argv`.
     """
     script = load(pathlib.Path(argv[0]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of ASCII gets \xb2 for what it cannot show
+            stream.reconfigure(errors="backslashreplace")
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
     try:
@@ -115,7 +194,7 @@ def run_script(argv: Sequence[str]) -> int:
 
 
 def load(path: pathlib.Path) -> types.ModuleType:
-    """The module of a script; the one that runs is not loaded twice."""
+    """A script as a module; the one that runs now, if it is that."""
     running = sys.modules["__main__"]
     if getattr(running, "__file__", None) and pathlib.Path(running.__file__ or "").resolve() == path.resolve():
         return running
@@ -135,10 +214,18 @@ def parse(script: types.ModuleType, argv: Sequence[str]) -> bool:
     try:
         rest = flag_values(argv)
     except flags.Error as error:
+        if missing := re.search(r"(--\w+) must have a value other than None", str(error)):
+            raise InputError(f"{missing[1]}: must be given; --help says what it is") from error
         # What absl says of a value repeats the flag that our parser named.
         raise error.__context__ if isinstance(error.__context__, InputError) else InputError(str(error)) from error
     if len(rest) > 1:
         raise InputError(f"{rest[1]}: not a flag; flags are written --name=value")
+    for name in flag_values:
+        flag = flag_values[name]
+        if flag.present > 1:
+            raise InputError(f"--{name}: is given {flag.present} times; give it once")
+        if isinstance(flag.value, str) and flag.value.startswith("--"):
+            raise InputError(f"--{name}: has no value; flags are written --name=value")
     return True
 
 

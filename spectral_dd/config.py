@@ -24,6 +24,10 @@ def _per_member(default: Any, help: str, unit: str = "1", **limits: Any) -> Any:
     return _field(default, help, static=False, unit=unit, **limits)
 
 
+def _seed(default: int, help: str) -> Any:
+    return _per_member(default, help, min=min(default, 0), max=2**31 - 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class SpectrumConfig:
     """How the spectra and the other measures of a member are taken. The flag of a field is --spectrum_FIELD."""
@@ -32,7 +36,10 @@ class SpectrumConfig:
         400, "examples of each split whose spectrum is recorded; 0: no spectra", unit="examples", min=0
     )
     points: int = _static(128, "points N on the segment through an example; even", unit="points", min=4)
-    half_width: float = _static(0.5, "half width h of the segment", unit="L2 distance in input space", above=0)
+    # Beyond, float32 has no different points on the segment, or no finite energies.
+    half_width: float = _static(
+        0.5, "half width h of the segment", unit="L2 distance in input space", min=1e-6, max=1e6
+    )
     direction: str = _static(
         "random",
         "random: normal draws; adversarial: gradient of the cross-entropy at the predicted class; same_class, "
@@ -86,10 +93,11 @@ class Config:
     width: int = _per_member(
         8, "number of channels or hidden units that scales the architecture", unit="channels", min=1
     )
-    seed: int = _per_member(
-        0, "seed of the subset, the label noise, the initial weights, the order of examples and the spectrum's draws",
-        min=0, max=2**31 - 1,
-    )  # fmt: skip
+    seed: int = _seed(0, "seed of all that is drawn: of the spectrum's draws, and of the following four")
+    data_seed: int = _seed(-1, "seed of the training subset, and of the test examples that have spectra; -1: --seed")
+    noise_seed: int = _seed(-1, "seed of the label noise; -1: --seed")
+    init_seed: int = _seed(-1, "seed of the initial weights; -1: --seed")
+    order_seed: int = _seed(-1, "seed of the order of examples, of augmentation and dropout; -1: --seed")
     dtype: str = _static(
         "float32",
         "type of the computation; with bfloat16, parameters, BatchNorm statistics and spectra are float32",
@@ -103,17 +111,43 @@ class Config:
 
     # The data.
     dataset: str = _static(
-        "digits", "digits (embedded), mnist1d, FILE.npz, or the name of a TFDS image classification data set"
+        "digits",
+        "digits (embedded), mnist1d, FILE.npz, hf:NAME or hf:FOLDER of Hugging Face, or the name of a TFDS image "
+        "classification data set",
+    )
+    image_feature: str = _static(
+        "", "feature of a TFDS or Hugging Face set that has the images; '': image, or the only one"
+    )
+    label_feature: str = _static("", "feature that has the labels; '': label, or the only one")
+    test_fraction: float = _static(
+        0.0, "share of the examples that becomes the test set, where there is a training split only", min=0, max=0.9
     )
     channels: int = _static(0, "channels that the images must have; 0: any", unit="channels", min=0)
     train_size: int = _per_member(
         0, "training examples, a seeded subset; smaller ones are nested; 0: all", unit="examples", min=0
     )
+    train_labels: str = _per_member(
+        "",
+        "labels trained on, instead of the true ones: FILE.npy or FILE.csv[:COLUMN] with an integer for each training "
+        "image, or another feature of the data set",
+    )
     label_noise: float = _per_member(0.0, "fraction of the training labels that noise is applied to", min=0, max=1)
     noise_kind: str = _per_member(
         "symmetric",
-        "permute: the labels of a random subset are shuffled; symmetric: always a wrong label; uniform: any label",
-        choices=("permute", "symmetric", "uniform"),
+        "permute: the labels of a random subset are shuffled; symmetric: always a wrong label; uniform: any label; "
+        "asymmetric: the label that noise_map gives",
+        choices=("permute", "symmetric", "uniform", "asymmetric"),
+    )
+    noise_map: str = _per_member(
+        "next",
+        "of asymmetric noise: next: class c becomes c + 1, the last becomes 0; cifar10: truck to automobile, bird to "
+        "airplane, deer to horse, cat and dog to each other; or FROM:TO/FROM:TO..., in class numbers; others stay",
+    )
+    noisy_split: str = _static(
+        "wrong",
+        "examples of the noisy split and of noisy_error: wrong: those whose label is wrong; drawn: all that noise was "
+        "applied to, as in the code of arXiv 2004.13954, some of which got their true label",
+        choices=("wrong", "drawn"),
     )
     shift: int = _static(0, "augmentation: random shift by up to so many pixels, zeros enter", unit="pixels", min=0)
     flip: bool = _static(False, "augmentation: random horizontal flip")
@@ -142,6 +176,10 @@ class Config:
         10, "recorded epochs (metrics, spectra, checkpoint) in a factor of ten of epochs", unit="epochs", min=1
     )
 
+    # What is measured.
+    measure: str = _static(
+        "", "a measure of your own, FILE.py:FUNCTION, recorded at the first --spectrum_measures examples of each split"
+    )
     spectrum: SpectrumConfig = dataclasses.field(default_factory=SpectrumConfig)
 
     def __post_init__(self) -> None:
@@ -149,6 +187,11 @@ class Config:
         if 0 < self.train_size < self.batch_size:
             raise InputError(
                 f"--batch_size={self.batch_size}: larger than the training set (--train_size={self.train_size})"
+            )
+        if self.train_labels and self.label_noise:
+            raise InputError(
+                f"--train_labels={self.train_labels}: are the labels trained on; --label_noise={self.label_noise:g}: "
+                "must be 0 with them"
             )
 
     @classmethod
@@ -179,6 +222,11 @@ class Config:
         """The values that shape the program, by flag name; members that agree on them can share a pack."""
         values = self.values()
         return {name: values[name] for name in _static_names()}
+
+    def seed_of(self, what: str) -> int:
+        """The seed of `data`, `noise`, `init` or `order`: its own, or the member's."""
+        own: int = getattr(self, f"{what}_seed")
+        return self.seed if own < 0 else own
 
     @property
     def steps_per_epoch(self) -> int:
@@ -243,12 +291,7 @@ def check_value(name: str, field: dataclasses.Field, value: Any) -> Any:
         ok = not isinstance(value, bool) and number == float(value) and math.isfinite(number)
     except (ValueError, TypeError, OverflowError):
         ok = False
-    if (
-        not ok
-        or number < limits.get("min", number)
-        or number > limits.get("max", number)
-        or ("above" in limits and number <= limits["above"])
-    ):
+    if not ok or not limits.get("min", number) <= number <= limits.get("max", number):
         raise InputError(f"{flag}: must be {_allowed(field)}")
     return number
 
@@ -257,6 +300,4 @@ def _allowed(field: dataclasses.Field) -> str:
     limits, kind = field.metadata, "a whole number" if field.type is int else "a number"
     if "min" in limits and "max" in limits:
         return f"{kind} from {limits['min']} to {limits['max']}"
-    if "min" in limits:
-        return f"{kind} of at least {limits['min']}"
-    return f"{kind} above {limits['above']}" if "above" in limits else kind
+    return f"{kind} of at least {limits['min']}" if "min" in limits else kind

@@ -6,7 +6,9 @@ What is computed on the devices, and how members are dealt to them, is in `famil
 import contextlib
 import functools
 import os
+import pathlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +38,7 @@ def set_up() -> None:
     """
     check_versions()
     if SETTINGS.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
+        _keep_compiled(cache_directory() / "xla")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -49,6 +51,19 @@ def set_up() -> None:
             f"JAX_NUM_CPU_DEVICES={cores}",
             file=sys.stderr,
         )
+
+
+def _keep_compiled(directory: pathlib.Path) -> None:
+    """Makes a directory the compilation cache if it can be one."""
+    if directory.parent.parent == pathlib.Path(tempfile.gettempdir()):
+        print(f"there is no home directory: compiled programs are kept in {directory}", file=sys.stderr)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            jax.config.update("jax_compilation_cache_dir", str(directory))
+    except OSError as error:
+        reason = f"{directory}: {error.strerror}"
+        print(f"compiled programs cannot be kept ({reason}); $XDG_CACHE_HOME names another place", file=sys.stderr)
 
 
 def _ask_for_cpu_devices(count: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, launcher, named_spectra, progress, stored
+from spectral_dd import checkpoint, devices, launcher, models, named_spectra, own_measures, progress, stored
 from spectral_dd.data import Dataset
 from spectral_dd.errors import InputError, Interrupted
 from spectral_dd.family import Family
@@ -25,6 +25,7 @@ def evaluate_spectra(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
+    measure: Callable[..., Any] | None = None,
     data_dir: str | None = None,
     task_index: int | None = None,
     task_count: int | None = None,
@@ -38,8 +39,9 @@ def evaluate_spectra(
     Args:
       workdir: DIR of a sweep.
       name: of these spectra: letters, digits, '_', '-' and '.'.
-      settings: values of the fields `spectrum_...`; the others stay as in training.
-      dataset, model, data_dir, task_index, task_count: as in `run.train`. A task's packs are those that it trains.
+      settings: values of the fields `spectrum_...` and `measure`; the others stay as in training.
+      dataset, model, measure, data_dir, task_index, task_count: as in `run.train`. A task's packs are those that it
+        trains.
 
     Raises:
       InputError: DIR holds no sweep, the settings cannot work, or DIR has spectra of that name with others.
@@ -47,13 +49,25 @@ def evaluate_spectra(
     """
     task = launcher.this_task(task_index, task_count)
     sweep = read_sweep(workdir)
+    if measure is not None:
+        settings = {**settings, "measure": own_measures.register(measure)}
     configs = [c.replace(**settings) for c in sweep.configs]
     if not all(c.spectrum.examples for c in configs):
         raise InputError("--spectrum_examples=0: must be at least 1")
     devices.set_up()
+    code = sweep.provenance.get("code", {})
+    if model is None:
+        models.recall((c.model for c in configs), code, workdir)
+    if "measure" not in settings:
+        own_measures.recall((c.measure for c in configs), code, workdir)
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
-        prepared = prepare(configs, data_dir, dataset=dataset, model=model)
-        spectra = named_spectra.settle(workdir, name, sweep, settings)
+        with progress.going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
+            prepared = prepare(configs, data_dir, dataset=dataset, model=model)
+        prepared.check_datasets(sweep)
+        if not any(stored.recorded_epochs(sweep.place(workdir, number)) for number in range(len(sweep.packs))):
+            raise InputError(f"--workdir={workdir}: nothing is recorded yet")
+        described = own_measures.described(c.measure for c in configs)
+        spectra = named_spectra.settle(workdir, name, sweep, settings, described)
         mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
         if task.source:
             print(f"{task}: {len(mine) or 'none'} of {len(sweep.packs)} packs", file=sys.stderr)
@@ -82,11 +96,9 @@ def _evaluate_pack(
     abstract = family.abstract_tree()["variables"]
     with checkpoint.PackWriter(target) as writer:
         writer.set_aside_damaged(every_byte=True)
-        for epoch in progress.track(sorted({*recorded} - {*stored.recorded_epochs(target)}), about):
+        for epoch in progress.track(sorted({*recorded} - {*stored.recorded_epochs(target)}), f"{about}: spectra"):
             if (number := stop_signal()) is not None:
-                said = (
-                    f"{signal.Signals(number).name}: saved in {target.directory}; the same command goes on from there"
-                )
-                raise Interrupted(said, number)
+                name = signal.Signals(number).name
+                raise Interrupted(f"{name}: what is evaluated is saved; the same command goes on from there", number)
             state = family.load_variables(stored.load_variables(source, epoch, abstract))
             writer.record(epoch, {}, family.probe(state, epoch))

@@ -133,7 +133,7 @@ class Family:
                 for i, config in enumerate(self.configs):
                     if config.width == width:
                         model = models.build_model(config, self.dataset.num_classes)
-                        padded[i] = padding.pad(init(model, config.seed, self._image()), wide)
+                        padded[i] = padding.pad(init(model, config.seed_of("init"), self._image()), wide)
 
         # Every width is a program; they are compiled side by side.
         with concurrent.futures.ThreadPoolExecutor() as threads:
@@ -176,8 +176,8 @@ class Family:
         return self.to_host(self._evaluate(self._members, state, self._images))
 
     def probe(self, state: State, epoch: int) -> dict[str, np.ndarray]:
-        """What `probe.spectra` and, with `spectrum_measures`, `probe.outputs` name, `optimization_variance`, and
-        `relabelled`: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`.
+        """What `probe.spectra` and, with `spectrum_measures`, `probe.outputs` name, `optimization_variance`, and what
+        `probe.probes` says of the examples: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`.
 
         Examples that a split does not have (fewer relabelled ones than asked for) are NaN. What is drawn depends on
         the epoch only with `spectrum_resample`. Without the optimiser's state there is no `optimization_variance`.
@@ -185,7 +185,7 @@ class Family:
         if self.config.spectrum.resample:
             self._choose_probes(epoch)
         arguments = (self._images, jnp.int32(epoch))
-        spectra = self.to_host(self._spectra(self._probed, state, *arguments)) | {"relabelled": self._relabelled}
+        spectra = self.to_host(self._spectra(self._probed, state, *arguments)) | self._examples
         if not self.config.spectrum.measures:
             return spectra
         outputs = self.to_host(self._outputs(self._probed, state, *arguments))
@@ -203,7 +203,7 @@ class Family:
     def _choose_probes(self, epoch: int) -> None:
         pairs = zip(self.configs, self._draws, strict=True)
         chosen = [probe.probes(config, draws, self.dataset, epoch) for config, draws in pairs]
-        self._relabelled = np.stack([relabelled for _, relabelled in chosen])
+        self._examples = jax.tree.map(lambda *members: np.stack(members), *[examples for _, examples in chosen])
         stacked = jax.tree.map(lambda *arrays: _stack(arrays, missing=-1), *[probes for probes, _ in chosen])
         self._probed = self.to_devices((np.array([c.seed for c in self.configs], np.uint32), stacked))
 
@@ -316,7 +316,7 @@ def member_arrays(configs: Sequence[Config], draws: Sequence[Draws]) -> Member:
 
     # On the host yet, though Member speaks of the arrays that `to_devices` makes of them.
     arrays: dict[str, Any] = dict(
-        seed=np.array([c.seed for c in configs], np.uint32),
+        seed=np.array([c.seed_of("order") for c in configs], np.uint32),
         learning_rate=rates("learning_rate"),
         weight_decay=rates("weight_decay"),
         momentum=rates("momentum"),
@@ -324,5 +324,6 @@ def member_arrays(configs: Sequence[Config], draws: Sequence[Draws]) -> Member:
         example=_stack([d.index for d in draws], missing=0),
         labels=_stack([d.labels for d in draws], missing=0),
         true_labels=_stack([d.true_labels for d in draws], missing=0),
+        noisy=_stack([d.noisy for d in draws], missing=0).astype(bool),
     )
     return Member(**arrays)

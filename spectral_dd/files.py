@@ -12,10 +12,48 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
+from spectral_dd.errors import InputError
+
 # How the name of a file begins that is not written to its end.
 TEMPORARY = ".writing."
 
-_NO_HARD_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+# What a file system answers that has no hard links.
+_NOT_HERE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+# Orbax reads a directory's name as a pattern, and TensorStore takes a backslash for a slash.
+_UNREADABLE = "*?[]\\"
+
+
+def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path with a home directory in the place of `~`, which a shell leaves as it is in --flag=~/file.
+
+    Raises:
+      InputError: there is no such home directory.
+    """
+    full = os.path.expanduser(os.fspath(path))  # Path.expanduser takes ./~x for ~x.
+    if full.startswith("~"):
+        raise InputError(f"{full}: '~' stands for no home directory here; write it out, or begin with ./")
+    return pathlib.Path(full)
+
+
+def workdir_path(workdir: str | os.PathLike[str]) -> pathlib.Path:
+    """The directory of a sweep as all that reads and writes it understands: absolute, without `~`, `..` and links.
+
+    Raises:
+      InputError: its name has a character that would be misread.
+    """
+    about = f"--workdir={os.fspath(workdir)}"
+    if not os.fspath(workdir):
+        raise InputError(f"{about}: must name a directory")
+    path = expanded(workdir)
+    try:
+        directory = os.path.realpath(path)
+        directory.encode()
+    except ValueError:  # a null character, or bytes that are not UTF-8
+        raise InputError(f"{about}: must be text in UTF-8") from None
+    if misread := [character for character in _UNREADABLE if character in directory]:
+        raise InputError(f"{about}: {directory}: must be without {' '.join(misread)}")
+    return pathlib.Path(directory)
 
 
 class Place(NamedTuple):
@@ -27,12 +65,12 @@ class Place(NamedTuple):
 
 
 def pack_directory(workdir: str | os.PathLike[str], pack: int) -> pathlib.Path:
-    return pathlib.Path(workdir) / "packs" / f"{pack:03d}"
+    return workdir_path(workdir) / "packs" / f"{pack:03d}"
 
 
 def spectrum_directory(workdir: str | os.PathLike[str], name: str) -> pathlib.Path:
     """Where evaluate_spectrum.py keeps the spectra of a name, laid out like the sweep's own directory."""
-    return pathlib.Path(workdir) / "spectra" / name
+    return workdir_path(workdir) / "spectra" / name
 
 
 def jobs_directory(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -79,7 +117,7 @@ def write_once(path: str | os.PathLike[str], content: Content) -> None:
         except FileExistsError:
             pass
         except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
+            if error.errno not in _NOT_HERE:
                 raise
             _rename_once(temporary, path)
 
@@ -112,7 +150,8 @@ def _rename_once(temporary: str, path: pathlib.Path) -> None:
     """Renames a file unless `path` exists. The lock ends with the process, so a killed one leaves none behind."""
     directory = os.open(path.parent, os.O_RDONLY)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # A file system may have no locks either.
+            fcntl.flock(directory, fcntl.LOCK_EX)
         if not os.path.lexists(path):
             os.replace(temporary, path)
     finally:

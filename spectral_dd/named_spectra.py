@@ -8,6 +8,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import types
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -22,23 +23,32 @@ from spectral_dd.sweeps import FORMAT, Sweep
 class NamedSpectra:
     """What settings.json holds."""
 
-    settings: dict[str, Any]  # values of the fields `spectrum_...`; the others are as in training
+    settings: dict[str, Any]  # values of the fields `spectrum_...` and `measure`; the others are as in training
     sweep: str  # identity of the sweep
     identity: str  # drawn when they are first evaluated; their records name it
+    measures: dict[str, dict[str, str]] = dataclasses.field(
+        default_factory=dict
+    )  # of one's own: `own_measures.described`
 
     def place(self, workdir: str | os.PathLike, name: str, number: int) -> files.Place:
         """Where the records of a pack are."""
         return files.Place(files.pack_directory(_directory(workdir, name), number), self.identity, number)
 
 
-def settle(workdir: str | os.PathLike, name: str, sweep: Sweep, settings: Mapping[str, Any]) -> NamedSpectra:
+def settle(
+    workdir: str | os.PathLike,
+    name: str,
+    sweep: Sweep,
+    settings: Mapping[str, Any],
+    measures: Mapping[str, dict[str, str]] = types.MappingProxyType({}),
+) -> NamedSpectra:
     """Writes the settings of these spectra, or checks that they are those that are there.
 
     Raises:
       InputError: DIR has spectra of that name with other settings, or cannot be written.
     """
     path = _directory(workdir, name) / "settings.json"
-    new = NamedSpectra(dict(settings), sweep.identity, uuid.uuid4().hex)
+    new = NamedSpectra(dict(settings), sweep.identity, uuid.uuid4().hex, dict(measures))
     try:
         files.write_once(path, strict_json.dump({"format": FORMAT, **dataclasses.asdict(new)}))
     except OSError as error:
@@ -62,18 +72,19 @@ def read(workdir: str | os.PathLike, name: str, sweep: Sweep) -> NamedSpectra:
             there = NamedSpectra(content, "", "")  # of a former revision, which did not seal them
         else:
             content = strict_json.unseal(content)
-            there = NamedSpectra(**strict_json.decode_fields(NamedSpectra, strict_json.of_format(content, FORMAT)))
+            content = strict_json.of_format(content, FORMAT)
+            there = NamedSpectra(**strict_json.decode_fields(NamedSpectra, content, may_lack=("measures",)))
         if there.sweep != sweep.identity:
             raise ValueError("it is another sweep's")
         for field, value in there.settings.items():
-            if not field.startswith("spectrum_") or field not in FIELDS:
+            if not (field.startswith("spectrum_") or field == "measure") or field not in FIELDS:
                 raise ValueError(f"{field}: is no setting of spectra")
             strict_json.decode(FIELDS[field].type, value, field)
         return there
     except FileNotFoundError:
         known = sorted(p.parent.name for p in path.parent.parent.glob("*/settings.json"))
         raise InputError(
-            f"--name={name}: {workdir} has {'spectra ' + ', '.join(known) if known else 'no evaluated spectra'}; "
+            f"--spectrum={name}: {workdir} has {'spectra ' + ', '.join(known) if known else 'no evaluated spectra'}; "
             "experiments/evaluate_spectrum.py makes them"
         ) from None
     except (OSError, ValueError) as error:

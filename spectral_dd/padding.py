@@ -25,7 +25,8 @@ def pad(narrow, shapes):
 
     def pad_leaf(leaf, wide):
         leaf = np.asarray(leaf)
-        return np.pad(leaf, [(0, w - n) for n, w in zip(leaf.shape, wide.shape, strict=True)])
+        behind = [(0, w - n) for n, w in zip(leaf.shape, wide.shape, strict=True)]
+        return np.pad(leaf, behind) if behind else leaf  # np.pad takes no array without axes
 
     return jax.tree.map(pad_leaf, narrow, shapes)
 

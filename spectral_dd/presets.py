@@ -1,7 +1,9 @@
 """Published experiments, and the default one, as axes of a sweep that flags override."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from spectral_dd.errors import InputError, nearest
 
 # Zhang, Xiong, Wu (arXiv 2004.13954), section 4.1 and the public code.
 _PAPER: dict[str, Any] = {
@@ -10,6 +12,7 @@ _PAPER: dict[str, Any] = {
     "width": 64,
     "label_noise": 0.1,
     "noise_kind": "permute",
+    "noisy_split": "drawn",
     "shift": 4,
     "flip": True,
     "optimizer": "adam",
@@ -94,3 +97,39 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper_resnet18": _PAPER | {"model": "resnet18"},
     "paper_resnet34": _PAPER | {"model": "resnet34"},
 }
+
+DEFAULT = "digits"
+# What may be given in the place of a preset.
+AUTO, NONE = "auto", "none"
+
+
+def preset_axes(preset: str | None, given: Mapping[str, Collection[Any]]) -> tuple[str, Mapping[str, Any]]:
+    """The preset that applies beside what the user gave, and its values of the other fields.
+
+    Args:
+      preset: a key of `PRESETS`; 'none' or None; or 'auto': `DEFAULT`, unless another data set or model is given, which
+        its numbers were not made for.
+      given: values by field.
+
+    Returns:
+      The preset's name, '' for none, and a value (or a tuple, an axis) by field. The preset's budget is left out where
+      something about spectra is given: it would drop what was asked for; its label noise where labels are given.
+
+    Raises:
+      InputError: there is no such preset.
+    """
+    if preset == AUTO:
+        own = PRESETS[DEFAULT]
+        foreign = any(set(given.get(name, ())) - {own[name]} for name in ("model", "dataset"))
+        preset = NONE if foreign else DEFAULT
+    if preset in (None, NONE):
+        return "", {}
+    if preset not in PRESETS:
+        known = (AUTO, NONE, *PRESETS)
+        raise InputError(f"--preset={preset}: must be one of {', '.join(known)}.{nearest(preset, known)}")
+    left_out = set(given)
+    if any(name.startswith("spectrum_") for name in given):
+        left_out.add("spectrum_budget")
+    if "train_labels" in given:
+        left_out.add("label_noise")
+    return preset, {name: value for name, value in PRESETS[preset].items() if name not in left_out}

@@ -17,8 +17,36 @@ import rich.progress
 from spectral_dd.config import Config
 from spectral_dd.planning.cost import COMPILE_SECONDS
 
-# Without a terminal, lines of progress are at least so far apart.
-LOG_SECONDS = 10.0
+# After so long without a word a line says what is going on.
+SILENCE_SECONDS = 5.0
+
+_said_at = 0.0
+
+
+def say(line: str) -> None:
+    """Prints a line with the time of day on stderr."""
+    global _said_at
+    _said_at = time.monotonic()
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def going_on(what: Callable[[], str]) -> Iterator[None]:
+    """Within it, what is going on is said on stderr whenever nothing was said for `SILENCE_SECONDS`."""
+    started, ended = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(max(0.0, max(started, _said_at) + SILENCE_SECONDS - time.monotonic())):
+            if time.monotonic() - max(started, _said_at) >= SILENCE_SECONDS:
+                say(what())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -125,26 +153,20 @@ def _console() -> tuple[rich.console.Console, bool]:
     return console, not (console.is_terminal or console.is_jupyter)
 
 
-def track(epochs: Sequence[int], description: str) -> Iterable[int]:
-    """The epochs, with a bar in a terminal or notebook, else a plain line now and then; on stderr."""
+def track(items: Sequence[Any], description: str) -> Iterable[Any]:
+    """The items, with a bar in a terminal or notebook, else a line now and then; on stderr."""
     console, plain = _console()
     if not plain:
-        return rich.progress.track(epochs, description=description, console=console)
-    return _track_in_lines(epochs, description)
-
-
-def _track_in_lines(epochs: Sequence[int], description: str) -> Iterator[int]:
-    logged_at = time.monotonic()
-    for done, epoch in enumerate(epochs, 1):
-        yield epoch
-        if done == len(epochs) or time.monotonic() - logged_at > LOG_SECONDS:
-            about = f"{description}, {done} of {len(epochs)} recorded epochs"
-            print(f"{time.strftime('%H:%M:%S')} {about}", file=sys.stderr, flush=True)
-            logged_at = time.monotonic()
+        yield from rich.progress.track(items, description=description, console=console)
+        return
+    done = 0
+    with going_on(lambda: f"{description}, {done} of {len(items)} done"):
+        for done, item in enumerate(items):  # noqa: B007 (the line reads it)
+            yield item
 
 
 class Progress:
-    """Bars in a terminal or notebook, else a plain line now and then; on stderr."""
+    """Bars in a terminal or notebook, else a plain line at the end of a pack and after each silence; on stderr."""
 
     def __init__(self, costs: Mapping[int, float], targets: Mapping[int, Sequence[int]], at_a_time: int = 1):
         """
@@ -168,13 +190,16 @@ class Progress:
         self._targets = targets
         self.seconds_left = self._left.seconds()
         self._packs: list[PackProgress] = []
-        self._logged_at = time.monotonic()
+        self._latest: PackProgress | None = None
+        self._speaking = going_on(self._line) if self._plain else contextlib.nullcontext()
 
     def __enter__(self) -> Self:
         self._bars.start()
+        self._speaking.__enter__()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._speaking.__exit__(kind, error, traceback)
         self._bars.stop()
 
     def pack(self, number: int, name: str, configs: Sequence[Config]) -> "PackProgress":
@@ -183,7 +208,7 @@ class Progress:
 
     def doing(self) -> str:
         """What is under way, in words."""
-        compiling = [pack.name for pack in self._packs if pack.compiling]
+        compiling = [pack.name for pack in self._packs if "compiling" in pack.doing]
         return (
             f"programs of {' and '.join(compiling)} are being compiled, which comes first" if compiling else "training"
         )
@@ -193,17 +218,28 @@ class Progress:
             records_left = sum(target > pack.epoch for target in self._targets[pack.number])
             self._left.add(pack.number, share, seconds, setting_up, records_left)
             self.seconds_left = self._left.seconds()
-            left = round(self.seconds_left)
-            left_in_words = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+            self._latest = pack
             if not self._plain:
-                self._show(pack, share, left_in_words)
-            elif must_log or time.monotonic() - self._logged_at > LOG_SECONDS:
-                print(f"{time.strftime('%H:%M:%S')} {pack}, {left_in_words}", file=sys.stderr, flush=True)
-                self._logged_at = time.monotonic()
+                self._show(pack, share)
+            elif must_log:
+                say(self._line())
 
-    def _show(self, pack: "PackProgress", share: float, left: str) -> None:
+    def begin(self, pack: "PackProgress") -> None:
+        """The pack begins something that may take a while."""
+        self._latest = pack
+        if pack.bar is not None:
+            self._bars.update(pack.bar, description=str(pack))
+
+    def _line(self) -> str:
+        return f"{self._latest or 'setting up'}, {self._time_left()}"
+
+    def _time_left(self) -> str:
+        left = round(self._left.seconds())
+        return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+
+    def _show(self, pack: "PackProgress", share: float) -> None:
         cost = self._left.packs[pack.number].cost
-        self._bars.update(self._sweep, advance=share * cost, description=f"sweep, {left}")
+        self._bars.update(self._sweep, advance=share * cost, description=f"sweep, {self._time_left()}")
         if pack.bar is None:
             pack.bar = self._bars.add_task("", total=1.0)
         self._bars.update(pack.bar, advance=share, description=str(pack))
@@ -219,7 +255,7 @@ class PackProgress:
         span = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
         self.number, self.epoch, self.epochs = number, 0, configs[0].epochs
         self.bar: rich.progress.TaskID | None = None
-        self.name, self.compiling = name, False
+        self.name, self.doing = name, ""
         self._progress = progress
         self._name = f"{name}, {len(configs)} member{'s' * (len(configs) > 1)} of width {span}"
         self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
@@ -229,7 +265,12 @@ class PackProgress:
 
     def __str__(self) -> str:
         rate = f", {self._rate:,.0f} examples/s" if self._rate else ""
-        return f"{self._name}, epoch {self.epoch}/{self.epochs}{rate}{self._note}"
+        return f"{self._name}, epoch {self.epoch}/{self.epochs}{self.doing}{rate}{self._note}"
+
+    def begin(self, what: str) -> None:
+        """Says what the pack does from now on."""
+        self.doing = f", {what}"
+        self._progress.begin(self)
 
     def facts(self) -> dict[str, Any]:
         """How far the pack is, for those who look from outside; see `monitor.Beats`."""
@@ -256,10 +297,10 @@ class PackProgress:
           setting_up: whether something was compiled for it.
           trained: whether the epochs since the last call were trained in the time since then.
         """
-        now, passed = time.monotonic(), epoch - self.epoch
+        now, passed, self.doing = time.monotonic(), epoch - self.epoch, ""
         seconds, self._advanced_at = now - self._advanced_at, now
         if passed and trained:
             self._rate = passed * self._examples_per_epoch / seconds
         self.epoch = epoch
-        ended = epoch == self.epochs and not passed
+        ended = trained and epoch == self.epochs and not passed
         self._progress.update(self, passed / self.epochs, seconds, setting_up, must_log=ended)

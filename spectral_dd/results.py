@@ -1,9 +1,8 @@
 """Checkpoints -> a labelled data set, and single members back as plain networks."""
 
-import contextlib
 import os
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import models, named_spectra, padding, stored, summary
+from spectral_dd import models, named_spectra, on_demand, own_measures, padding, stored, summary
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import CheckpointError, InputError
@@ -27,7 +26,7 @@ _DERIVED_FROM = ("energy", "slope_energy")
 
 
 def load_results(
-    workdir: str | os.PathLike,
+    workdir: str | os.PathLike | Sequence[str | os.PathLike],
     spectrum: str | None = None,
     *,
     skip_damaged: bool = False,
@@ -37,7 +36,8 @@ def load_results(
     """What was recorded so far in a sweep's directory; the processes that train it may be running.
 
     Args:
-      workdir: DIR of a sweep.
+      workdir: DIR of a sweep, or several, whose members follow each other: `member` counts through, `sweep` is the
+        directory and `sweep_member` the number there.
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
       skip_damaged: leave damaged records out, as if they were not recorded. What is lazy is checked when it is read.
       lazy: what was measured around single examples is made of dask arrays, a chunk a pack and epoch, and read when it
@@ -56,14 +56,17 @@ def load_results(
       InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
       CheckpointError: a record is damaged.
     """
+    if not isinstance(workdir, str | os.PathLike):
+        options: dict[str, Any] = {"skip_damaged": skip_damaged, "lazy": lazy, "averaged": averaged}
+        return _joined([load_results(one, spectrum, **options) for one in workdir])
     sweep = read_sweep(workdir)
     damaged: list[str] | None = [] if skip_damaged else None
     configs, places = sweep.configs, [sweep.place(workdir, i) for i in range(len(sweep.packs))]
-    own, incomplete = None, ""
+    evaluated_places, incomplete = None, ""
     if spectrum is not None:
         spectra = named_spectra.read(workdir, spectrum, sweep)
         configs = [c.replace(**spectra.settings) for c in configs]
-        own = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
+        evaluated_places = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
     large = _bytes(sweep, configs, places) > LAZY_BYTES if lazy is None else lazy
     averaged = large if averaged is None else averaged
     whole = not averaged and not large
@@ -77,19 +80,23 @@ def load_results(
         **metrics,
         "diverged": np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1),
     }
-    if spectrum is not None and own is not None:
+    if spectrum is not None and evaluated_places is not None:
         # A running sweep may have got further since its own records were listed.
-        evaluated = _records(sweep.packs, own, damaged, whole)
+        evaluated = _records(sweep.packs, evaluated_places, damaged, whole)
         incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
-    recorded = {name for record in records for name in record.results}
+    own = _own_measures(workdir, sweep, spectrum)
+    rows = MEASURED | own
+    recorded = [name for name in rows if any(name in record.results for record in records)]
     # Of what is lazy, only what more follows from is read.
-    measured, coordinates = _measured(records, configs, epochs, _DERIVED_FROM if large and not averaged else recorded)
+    read = [name for name in recorded if whole or averaged or name in _DERIVED_FROM]
+    measured, coordinates = _measured(records, configs, epochs, {name: rows[name] for name in read})
     values = [c.values() for c in configs]
     coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
     coordinates |= {name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]}
     coordinates |= {"member": np.arange(len(configs)), "epoch": epochs}
-    table = VARIABLES | COORDINATES
+    coordinates |= {"sweep": np.full(len(configs), str(workdir)), "sweep_member": coordinates["member"]}
+    table = VARIABLES | COORDINATES | own
     ds = xr.Dataset(
         {name: (table[name].dims, array) for name, array in (variables | measured).items()},
         {name: (table[name].dims if name in table else "member", array) for name, array in coordinates.items()},
@@ -98,8 +105,11 @@ def load_results(
     if "slope_energy" in ds:
         ds = ds.assign(_derived(ds, sweep.packs, configs))
     if not whole and not averaged and measured:
-        ds = _lazily(ds, recorded, own or places, sweep.packs, configs)
-    return _described(ds)
+        names = [*recorded, *(name for name in summary.UNAVERAGED if name not in recorded)]
+        arrays = on_demand.arrays({name: rows[name] for name in names}, ds, evaluated_places or places, sweep.packs)
+        ds = ds.drop_dims("example").assign(arrays)
+        ds = ds.assign_coords(example=np.arange(ds.sizes["example"]))
+    return _described(ds, own)
 
 
 def _bytes(sweep: Sweep, configs: list[Config], places: Iterable[Place]) -> int:
@@ -110,6 +120,31 @@ def _bytes(sweep: Sweep, configs: list[Config], places: Iterable[Place]) -> int:
     spectra = sum("frequency" in about.dims for about in MEASURED.values())
     values = spectra * frequency + len(MEASURED) - spectra
     return 4 * len(configs) * epochs * len(SPLITS) * max(c.spectrum.examples for c in configs) * values
+
+
+def _joined(results: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The members of several sweeps, numbered through. What a sweep has not recorded is NaN."""
+    if not results:
+        raise InputError("--workdir=: must be at least one directory")
+    ds = xr.concat(
+        results,
+        "member",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs="drop_conflicts",
+    )
+    ds = ds.assign_coords(member=("member", np.arange(ds.sizes["member"]), results[0]["member"].attrs))
+    return ds.assign_attrs(command="\n".join(one.attrs["command"] for one in results))
+
+
+def _own_measures(workdir: str | os.PathLike, sweep: Sweep, spectrum: str | None) -> dict[str, Variable]:
+    """Measures of one's own that are recorded, as rows of the table."""
+    about = sweep.provenance.get("measures", {})
+    if spectrum is not None:
+        about = named_spectra.read(workdir, spectrum, sweep).measures
+    return own_measures.variables(about)
 
 
 class _Record(NamedTuple):
@@ -138,12 +173,8 @@ def _records(packs: Iterable[Pack], places: Iterable[Place], damaged: list[str] 
 
 
 def _one_example(averages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Averages with an `example` axis of one. Which examples are relabelled has no average."""
-    return {
-        name: values[:, :, None] if name in MEASURED else values
-        for name, values in averages.items()
-        if name != "relabelled"
-    }
+    """Averages with an `example` axis of one."""
+    return {name: values[:, :, None] if values.ndim > 1 else values for name, values in averages.items()}
 
 
 def _unevaluated(
@@ -181,7 +212,7 @@ def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.
 
 
 def _measured(
-    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray, wanted: Collection[str]
+    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray, table: Mapping[str, Variable]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What was measured around single examples, and its coordinates. Both are empty if nothing was."""
     records = [record for record in records if "energy" in record.results]
@@ -195,8 +226,8 @@ def _measured(
     }
     sizes = {name: len(values) for name, values in coordinates.items()} | {"member": len(configs), "epoch": len(epochs)}
     variables: dict[str, np.ndarray] = {}
-    for name in [name for name in MEASURED if name in wanted and any(name in r.results for r in records)]:
-        dims = MEASURED[name].dims
+    for name in [name for name in table if any(name in record.results for record in records)]:
+        dims = table[name].dims
         variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
         for record in (record for record in records if name in record.results):
             values = record.results[name][:, None]  # (member, epoch, split, example, ...)
@@ -213,18 +244,20 @@ def _measured(
 
 def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> dict[str, Any]:
     """What follows from the energies, pack by pack, since packs may differ in their bins."""
-    shares, starts, epochs = [], np.full((len(configs), 2), -1), ds["epoch"].values
+    shares, powers, starts, epochs = [], [], np.full((len(configs), 2), -1), ds["epoch"].values
     for pack in packs:
         members = list(pack.members)
         asked, found = configs[members[0]].spectrum, ds[["energy", "slope_energy"]].isel(member=members)
         own = np.isin(ds["frequency"], frequencies(asked.points, asked.half_width))
         energy = found["energy"].isel(frequency=own)
+        powers.append(found["energy"].mean("example") / asked.points**2)
         shares.append(frequency.slope_share(energy, found["slope_energy"], asked.points))
         ratios = frequency.high_frequency_ratio(energy.sel(split="train")).values
         for member, ratio in zip(members, ratios, strict=True):
             starts[member] = online.online_start(ratio, epochs) or -1
     share = xr.concat(shares, "member").sortby("member")
     return {
+        "power": xr.concat(powers, "member").sortby("member"),
         "slope_share": share,
         "slope_dominated": share > frequency.SLOPE_DOMINATED,
         "indicated_start": ("member", starts[:, 0]),
@@ -232,61 +265,13 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
     }
 
 
-class _Stored:
-    """One variable of all members, read from the records a part at a time. What is not there is NaN."""
-
-    def __init__(self, name: str, ds: xr.Dataset, places: Sequence[Place], packs: Sequence[Pack], bins: Any):
-        sizes = dict(ds.sizes) | {"example": int(ds["spectrum_examples"].max())}
-        self.dtype, self.shape = np.dtype(np.float32), tuple(sizes[dim] for dim in MEASURED[name].dims)
-        self.ndim = len(self.shape)
-        self._name, self._places, self._bins = name, places, bins
-        self._epochs, self._frequency = ds["epoch"].values, ds["frequency"].values
-        self._starts = np.cumsum([0, *(len(pack.members) for pack in packs)])
-
-    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
-        """Of members of one pack, in the order of packs."""
-        (first, last, _), (start, stop, _) = (k.indices(n) for k, n in zip(key[:2], self.shape[:2], strict=True))
-        pack = int(np.searchsorted(self._starts, first, "right")) - 1
-        offset, place = self._starts[pack], self._places[pack]
-        values = np.full((last - first, stop - start, *self.shape[2:]), np.nan, self.dtype)
-        columns = np.searchsorted(self._frequency, self._bins[pack])
-        for i, epoch in enumerate(self._epochs[start:stop].tolist()):
-            with contextlib.suppress(InputError):  # This pack has no such epoch.
-                found = stored.load_results(place, epoch, (self._name,)).get(self._name)
-                if found is not None:
-                    found = found[first - offset : last - offset]
-                    target = values[:, i, :, : found.shape[2]]
-                    target[..., columns if target.ndim == 4 else slice(None)] = found
-        return values[(slice(None), slice(None), *key[2:])]
-
-
-def _lazily(
-    ds: xr.Dataset, recorded: Collection[str], places: Sequence[Place], packs: Sequence[Pack], configs: list[Config]
-) -> xr.Dataset:
-    """The same with each example of what was measured, in the place of their averages."""
-    import dask.array as da  # here, because most sweeps need none
-
-    segments = [configs[pack.members[0]].spectrum for pack in packs]
-    bins = [frequencies(segment.points, segment.half_width) for segment in segments]
-    order = np.argsort([member for pack in packs for member in pack.members])
-    names = [name for name in MEASURED if name in recorded or name == "relabelled"]
-    variables = {}
-    for name in names:
-        source = _Stored(name, ds, places, packs, bins)
-        chunks = (tuple(len(pack.members) for pack in packs), 1, *source.shape[2:])
-        array = da.from_array(source, chunks=chunks, asarray=False, fancy=False, name=f"{name}-{id(source)}")
-        in_order = array if (np.diff(order) == 1).all() else array[order]
-        variables[name] = (MEASURED[name].dims, in_order)
-    return ds.drop_dims("example").assign(variables).assign_coords(example=np.arange(source.shape[3]))
-
-
-def _described(ds: xr.Dataset) -> xr.Dataset:
+def _described(ds: xr.Dataset, own: dict[str, Variable]) -> xr.Dataset:
     """The same with `units`, `long_name` and `description` on every variable and coordinate."""
     fields = {
         name: Variable(("member",), field.metadata["unit"], name.replace("_", " "), field.metadata["help"])
         for name, field in FIELDS.items()
     }
-    for name, about in (VARIABLES | COORDINATES | fields).items():
+    for name, about in (VARIABLES | COORDINATES | fields | own).items():
         if name in ds.variables:
             ds[name].attrs.update(units=about.units, long_name=about.long_name, description=about.meaning)
     return ds
@@ -305,10 +290,11 @@ def load_member(
 
     Returns:
       model, variables: `model.apply(variables, images, train=False)` gives the logits of images
-      `(example, height, width, channel)`, in [0, 1] where the data set's are uint8.
+      `(example, height, width, channel)` as the data set has them: uint8 and uint16 are scaled to [0, 1] inside.
 
     Raises:
-      InputError: DIR holds no sweep, or the member or epoch does not exist.
+      InputError: DIR holds no sweep, the member or epoch does not exist, or the file of a network of one's own is
+        missing, has changed since, or is in DIR, from where no code is loaded.
       CheckpointError: the record is damaged.
     """
     sweep = read_sweep(workdir)
@@ -323,9 +309,11 @@ def load_member(
         raise InputError(f"member={member}: is float64, which needs JAX_ENABLE_X64=1")
     if model is not None:
         config = config.replace(model=models.register(model))
+    else:
+        models.recall([config.model], sweep.provenance.get("code", {}), workdir)
     about = sweep.datasets[config.dataset]
     network = models.build_model(config, about["num_classes"])
     image = jnp.zeros((1, *about["image_shape"]), config.param_dtype)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
     wide = stored.load_member(where, epoch, place)
-    return network, padding.unpad(wide, shapes)
+    return models.taking_integers(network, config.param_dtype), padding.unpad(wide, shapes)

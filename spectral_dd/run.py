@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import os
+import pathlib
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, launcher, monitor, stored
+from spectral_dd import checkpoint, devices, launcher, locks, models, monitor, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
@@ -27,11 +28,11 @@ from spectral_dd.planning import packing
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.disk import check_disk
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs, thinning
-from spectral_dd.planning.plan import plan_sweep
+from spectral_dd.planning.extend import sweep_for
 from spectral_dd.planning.prepare import Prepared, prepare
-from spectral_dd.progress import PackProgress, Progress, stop_signals, wait_for
+from spectral_dd.progress import PackProgress, Progress, going_on, stop_signals, wait_for
 from spectral_dd.records import SPLITS
-from spectral_dd.sweeps import Lowering, Sweep, check_workdir, write_sweep
+from spectral_dd.sweeps import Lowering, Sweep, write_sweep
 
 # Epochs are dispatched in so many seconds' worth at a time, so that progress shows and a signal is answered.
 DISPATCH_SECONDS = 2.0
@@ -43,12 +44,15 @@ def train(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
+    measure: Callable[..., Any] | None = None,
     data_dir: str | None = None,
     task_index: int | None = None,
     task_count: int | None = None,
     save_minutes: float = 5.0,
     min_packs: int = 1,
     tune: bool = True,
+    extend: bool = False,
+    about: Sequence[str] = (),
 ) -> Sweep:
     """Trains a sweep, or this task's share of its packs, in DIR; goes on where DIR stopped.
 
@@ -58,6 +62,8 @@ def train(
       dataset: for all members, in the place of the one that they name.
       model: class of the network of all members, in the place of the one that they name: a Linen module with the
         fields `width` and `num_classes`, called `(images, train)`.
+      measure: of one's own, recorded beside the others: a function of (f, examples, directions), see
+        `own_measures.measure`.
       data_dir: of TFDS.
       task_index: which share, 0 to task_count - 1; by default what started this process says, see `launcher.py`.
       task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
@@ -65,6 +71,8 @@ def train(
       min_packs: packs of a new sweep are halved until there are so many, as far as there are members, so that as many
         tasks find work. Results of other packs differ in the last bits.
       tune: choose lowerings and packs of a new sweep by timing them where that pays, see `planning/tune.py`.
+      extend: keep what DIR holds and add members, or epochs to its packs.
+      about: lines that are printed on stderr once everything is checked.
 
     Raises:
       InputError: something of the above cannot work; nothing was written.
@@ -78,15 +86,24 @@ def train(
 
     def prepare_and_plan() -> tuple[Prepared, Sweep]:
         with devices.numerics(x64):
-            prepared = prepare(configs, data_dir, dataset=dataset, model=model)
-            there = check_workdir(workdir, prepared.configs)
+            with going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
+                prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
             cost = Cost(prepared.configs, prepared.datasets)
-            sweep = there or plan_sweep(prepared, cost, min_packs, timed=tune)
+            with going_on(lambda: f"planning: the packs of {len(configs)} members"):
+                sweep, there = sweep_for(workdir, prepared, cost, min_packs, extend=extend)
+            prepared = prepared.of(sweep.configs)
+            models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
             said = check_disk(workdir, sweep, prepared, cost)
-            if there is None:
-                sweep = write_sweep(workdir, sweep)
+            for line in about:
+                print(line, file=sys.stderr)
+            if sweep != there:
+                if tune:  # once everything else is checked, since it computes on the devices
+                    sweep, there = sweep_for(workdir, prepared, cost, min_packs, timed=True, extend=extend)
+                sweep = write_sweep(workdir, sweep, there)
                 print(f"{workdir} takes {said}", file=sys.stderr)
-            return prepared, sweep
+            if warning := locks.warning(pathlib.Path(workdir)):
+                print(warning, file=sys.stderr)
+            return prepared.of(sweep.configs), sweep
 
     prepared, sweep = _beside_signals([prepare_and_plan])[0]
     mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
@@ -110,7 +127,12 @@ def _train_packs(
     """
     packs = {number: sweep.packs[number] for number in mine}
     parts = {
-        number: (sweep.members(pack), prepared.dataset(pack.members[0]), [prepared.draws[i] for i in pack.members])
+        number: (
+            sweep.members(pack),
+            prepared.dataset(pack.members[0]),
+            [prepared.draws[i] for i in pack.members],
+            pack.ends,
+        )
         for number, pack in packs.items()
     }
     for line in dict.fromkeys(thinning(*part) for part in parts.values()):
@@ -120,7 +142,7 @@ def _train_packs(
     # Either one pack after another, each on all devices, or as many packs at a time as there are devices.
     groups = [[device] for device in here] if sweep.apart else [here]
     costs = {number: pack.cost for number, pack in packs.items()}
-    targets = {number: recorded_epochs(configs[0]) for number, (configs, _, _) in parts.items()}
+    targets = {number: recorded_epochs(configs[0], ends) for number, (configs, *_, ends) in parts.items()}
     locked: dict[int, LockedError] = {}
     with (
         devices.Compilations() as compilations,
@@ -229,6 +251,7 @@ def train_pack(
     configs: Sequence[Config],
     dataset: Dataset,
     draws: Sequence[Draws],
+    ends: Sequence[int],
     place: Place,
     progress: PackProgress,
     stop_signal: Callable[[], int | None] = lambda: None,
@@ -239,12 +262,21 @@ def train_pack(
 ) -> None:
     """Trains one pack to its end from wherever its checkpoints are.
 
+    Args:
+      configs, dataset, draws: of its members.
+      ends: `Pack.ends`.
+      place: where its checkpoints are.
+      progress: what is told of it.
+      stop_signal: gives a signal that has come.
+      save_seconds: longest time between checkpoints.
+      lowering, on: as in `Family`.
+
     Raises:
       Interrupted: `stop_signal` gave a signal, and the state is saved.
     """
     if (number := stop_signal()) is not None:
         raise Interrupted(signal.Signals(number).name, number)
-    targets = recorded_epochs(configs[0])
+    targets = recorded_epochs(configs[0], ends)
     complete = set(targets) <= {*stored.recorded_epochs(place)}
     if complete and all(stored.is_intact(place, epoch) for epoch in targets):
         progress.skip_to(targets[-1])
@@ -254,7 +286,7 @@ def train_pack(
             writer.set_aside_damaged(every_byte=True)
         family = Family(configs, dataset, draws, on, lowering=lowering)
         training = PackTraining(family, writer, place, progress, stop_signal, save_seconds)
-        with_spectra = spectrum_epochs(configs, dataset, draws)
+        with_spectra = spectrum_epochs(configs, dataset, draws, ends)
         recorded = {*stored.recorded_epochs(place)}
         if missing := [str(t) for t in targets if t not in recorded and t < max(recorded, default=0)]:
             print(f"{place.directory}: records {', '.join(missing)} are missing and made anew", file=sys.stderr)
@@ -262,7 +294,9 @@ def train_pack(
             training.resume(target)
             training.train_to(target)
             training.record(target in with_spectra)
-        progress.skip_to(targets[-1])
+        writer.finish()
+        if training.epoch < targets[-1]:  # Only lost records were made anew.
+            progress.skip_to(targets[-1])
 
 
 class PackTraining:
@@ -309,12 +343,12 @@ class PackTraining:
         """
         while self.epoch < target:
             started, stop = time.monotonic(), min(target, self.epoch + self._dispatch)
-            self._progress.compiling = "training" not in self._compiled
+            self._begin("training")
             self._state = jax.block_until_ready(self._family.train(self._state, self.epoch, stop))
             seconds_per_epoch = (time.monotonic() - started) / (stop - self.epoch)
             self._dispatch = max(1, round(DISPATCH_SECONDS / seconds_per_epoch))
             self.epoch = stop
-            self._progress.advance(stop, setting_up=self._is_first("training"))
+            self._progress.advance(stop, setting_up=self._was_first("training"))
             if (number := self._stop_signal()) is not None:
                 self._save()
                 self._writer.close()
@@ -325,26 +359,40 @@ class PackTraining:
     def record(self, with_spectra: bool) -> None:
         """Evaluates the state and saves it with the results."""
         program = "spectra" if with_spectra else "evaluation"
-        self._progress.compiling = program not in self._compiled
+        self._begin(program)
         results = self._family.evaluate(self._state)
         self._progress.diverged = int((results["finite"] == 0).sum())
         if with_spectra:
             results |= self._family.probe(self._state, self.epoch)
         self._second_descents.update(self.epoch, results)
-        self._progress.note(str(self._second_descents))
+        self._progress.note(f"{errors_in_words(results)}{self._second_descents}")
         self._writer.record(self.epoch, self._family.save_tree(self._state), results)
         self._saved_at = time.monotonic()
-        self._progress.advance(self.epoch, setting_up=self._is_first(program))
+        self._progress.advance(self.epoch, setting_up=self._was_first(program))
 
     def _save(self) -> None:
         self._writer.roll(self.epoch, self._family.save_tree(self._state))
         self._saved_at = time.monotonic()
 
-    def _is_first(self, program: str) -> bool:
-        """Whether a program ran for the first time, which compiles it."""
-        is_first, self._progress.compiling = program not in self._compiled, False
+    def _begin(self, program: str) -> None:
+        self._progress.begin(program if program in self._compiled else f"compiling: {program}")
+
+    def _was_first(self, program: str) -> bool:
+        """Whether a program ran for the first time, which compiled it."""
+        was_first = program not in self._compiled
         self._compiled.add(program)
-        return is_first
+        return was_first
+
+
+def errors_in_words(results: Mapping[str, np.ndarray]) -> str:
+    """The smallest and the largest error of the members that have not diverged: ', test error 7.8-13.8 %'."""
+    text = ""
+    for name, words in (("train_error", "training error"), ("test_error", "test error")):
+        finite = results[name][np.isfinite(results[name])]
+        if finite.size:
+            bounds = dict.fromkeys(f"{100 * bound:.1f}" for bound in (finite.min(), finite.max()))
+            text += f", {words} {'-'.join(bounds)} %"
+    return text
 
 
 class SecondDescents:

@@ -2,7 +2,7 @@
 
     DIR/records/EPOCH/      an Orbax checkpoint of 'variables' and 'results', kept for ever
     DIR/rolling/EPOCH.npz   everything that training goes on from, see `states.py`; the newest two are kept, so that a
-                            damaged one has one before it
+                            damaged one has one before it, and of a finished pack the newest
     DIR/lock                held by the one process that writes, see `checkpoint.py`
 
 A record of the former layout has a whole state, and training can go on from it; see `sealed.is_older`.

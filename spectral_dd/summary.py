@@ -15,11 +15,13 @@ import numpy as np
 from spectral_dd import states
 from spectral_dd.errors import CheckpointError
 from spectral_dd.files import Place
-from spectral_dd.records import MEASURED, METRICS
+from spectral_dd.records import METRICS
 
 Results = Mapping[str, np.ndarray]
 # Of these the mean square is of interest, see `claim.training_measures`.
 ROOT_MEAN_SQUARE = ("jacobian_norm", "logit_norm")
+# These say which example it is.
+UNAVERAGED = ("relabelled", "index", "label", "true_label")
 
 
 def averaged(results: Results) -> dict[str, np.ndarray]:
@@ -34,8 +36,8 @@ def averaged(results: Results) -> dict[str, np.ndarray]:
     found = {name: np.asarray(results[name]) for name in (*METRICS, "finite") if name in results}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a split without examples
-        for name in MEASURED:
-            if name in results:
+        for name in results:
+            if np.ndim(results[name]) >= 3 and name not in UNAVERAGED:
                 values, squared = np.asarray(results[name], float), name in ROOT_MEAN_SQUARE
                 mean = np.nanmean(np.square(values) if squared else values, axis=2)
                 found[name] = (np.sqrt(mean) if squared else mean).astype(np.float32)

@@ -5,25 +5,29 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, TypedDict, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NotRequired, Self, TypedDict, TypeVar
 
-from spectral_dd import files, strict_json
+from spectral_dd import files, locks, strict_json
 from spectral_dd.config import FIELDS, Config, check_names, check_value
-from spectral_dd.errors import InputError, nearest
-from spectral_dd.presets import PRESETS
+from spectral_dd.errors import InputError
+from spectral_dd.presets import AUTO, preset_axes
+
+# Where a row of a table of members stands, and its values.
+Row = tuple[str, Mapping[str, Any]]
 
 T = TypeVar("T")
 
 
-def sweep(preset: str | None = "digits", *, members: Any = None, **axes: Any) -> list[Config]:
+def sweep(preset: str | None = AUTO, *, members: Any = None, **axes: Any) -> list[Config]:
     """The members of a sweep.
 
     >>> len(sweep("digits", width=[2, 4, 8], seed=range(3), label_noise=0.15))
     9
 
     Args:
-      preset: values that the others override, see `presets.py`; None: the defaults of `Config`.
+      preset: values that the others override, see `presets.preset_axes`; by default 'digits' with its own data set and
+        model, else none; None: the defaults of `Config`.
       members: a table that ties values to each other, a row a group of members: a CSV file with a column a field, a
         list of dictionaries, or a pandas.DataFrame.
       **axes: a value, or several (an axis), by field. Axes multiply.
@@ -31,25 +35,21 @@ def sweep(preset: str | None = "digits", *, members: Any = None, **axes: Any) ->
     Raises:
       InputError: a name is unknown, or a value is not allowed.
     """
+    axes = {name: _axis(name, values) for name, values in axes.items()}
     rows = table_rows(members)
-    columns = {name for _, row in rows for name in row}
-    check_names(axes)
-    if both := sorted(columns & axes.keys()):
+    _, preset_values = preset_axes(preset, given_values(rows, axes))
+    return expand({**preset_values, **axes}, rows)
+
+
+def given_values(rows: Iterable[Row], axes: Mapping[str, Collection[Any]]) -> dict[str, Collection[Any]]:
+    """All values of a table's columns and of axes, by field."""
+    given: dict[str, set[Any]] = {}
+    for _, row in rows:
+        for name, value in row.items():
+            given.setdefault(name, set()).add(value)
+    if both := sorted(given.keys() & axes.keys()):
         raise InputError(f"--{both[0]}: is a column of the table of members too; give it once")
-    axes = {**preset_axes(preset), **axes}
-    return expand({name: values for name, values in axes.items() if name not in columns}, rows)
-
-
-def preset_axes(preset: str | None) -> Mapping[str, Any]:
-    if preset is None:
-        return {}
-    if preset not in PRESETS:
-        raise InputError(f"--preset={preset}: must be one of {', '.join(PRESETS)}.{nearest(preset, PRESETS)}")
-    return PRESETS[preset]
-
-
-# Where a row of a table of members stands, and its values.
-Row = tuple[str, Mapping[str, Any]]
+    return {**given, **axes}
 
 
 def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[Config]:
@@ -60,12 +60,7 @@ def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[C
     """
     check_names(axes)
     names = [name for name in FIELDS if name in axes]
-    values = []
-    for name in names:
-        axis = [check_value(name, FIELDS[name], value) for value in _several(axes[name])]
-        if not axis or len(set(axis)) < len(axis):
-            raise InputError(f"--{name}={','.join(map(str, axis))}: must be one or more different values")
-        values.append(axis)
+    values = [_axis(name, axes[name]) for name in names]
     configs: dict[Config, str] = {}
     for where, row in rows:
         for combination in itertools.product(*values):
@@ -79,6 +74,15 @@ def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[C
     return list(configs)
 
 
+def _axis(name: str, values: Any) -> list[Any]:
+    """The values of a field, checked."""
+    check_names([name])
+    axis = [check_value(name, FIELDS[name], value) for value in _several(values)]
+    if not axis or len(set(axis)) < len(axis):
+        raise InputError(f"--{name}={','.join(map(str, axis))}: must be one or more different values")
+    return axis
+
+
 def _several(values: Any) -> Iterable[Any]:
     return values if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
 
@@ -88,7 +92,7 @@ def table_rows(members: Any) -> list[Row]:
     if members is None:
         return [("", {})]
     if isinstance(members, str | os.PathLike):
-        return _csv_rows(pathlib.Path(members))
+        return _csv_rows(files.expanded(members))
     if hasattr(members, "to_dict"):  # a pandas.DataFrame
         members = members.to_dict("records")
     return [_checked_row(f"members[{i}]", row) for i, row in enumerate(members)]
@@ -144,6 +148,7 @@ class Pack:
     members: tuple[int, ...]  # places in Sweep.configs
     lowering: Lowering
     cost: float  # estimated seconds on the devices that it runs on
+    ends: tuple[int, ...] = ()  # last epochs that it had before it was extended
 
 
 class Facts(TypedDict):
@@ -158,6 +163,15 @@ class DataFacts(TypedDict):
 
     image_shape: list[int]  # height, width, channels
     num_classes: int
+    # Older formats lack these, of `Dataset.about`.
+    image_type: NotRequired[str]
+    classes: NotRequired[list[int] | None]
+    version: NotRequired[str]
+    train_size: NotRequired[int]
+    test_size: NotRequired[int]
+    labels: NotRequired[str]
+    images: NotRequired[str]
+    train_labels: NotRequired[dict[str, str]]  # sums of the labels that members train on instead
 
 
 # The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs; neither it nor
@@ -228,6 +242,8 @@ class Sweep:
         shared = _typed(shared, "members[0]")
         configs = [_config(shared, own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+        if version < FORMAT and (unknown := sorted(content.keys() & younger)):
+            raise ValueError(f"{unknown[0]}: is unknown in format {version}")
         may_lack = {"configs"} | (younger if version < FORMAT else set())
         sweep = cls(configs=configs, **strict_json.decode_fields(cls, content, may_lack=may_lack))
         sweep._check()
@@ -281,7 +297,11 @@ def as_newest(content: Any) -> dict[str, Any]:
     if version == FORMAT:
         content = strict_json.unseal(content)
     content = {name: value for name, value in content.items() if name != "format"}
-    return _from_format_1(content) if version == 1 else content
+    if version == 1:
+        content = _from_format_1(content)
+    if version < FORMAT and isinstance(content.get("packs"), list):
+        content["packs"] = [{**pack, "ends": []} if isinstance(pack, dict) else pack for pack in content["packs"]]
+    return content
 
 
 def _format(content: Any) -> int:
@@ -324,7 +344,7 @@ def read_content(workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
-    path = pathlib.Path(workdir) / "sweep.json"
+    path = files.workdir_path(workdir) / "sweep.json"
     try:
         return make(strict_json.parse(path.read_text()))
     except FileNotFoundError:
@@ -336,15 +356,16 @@ def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
         raise InputError(f"{message[:220]}; bring back a copy of the file, or train in another directory") from error
 
 
-def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Sweep | None:
-    """The sweep that DIR holds already, if it is this one; nothing if DIR is free. Writes nothing.
+def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config], *, extend: bool = False) -> Sweep | None:
+    """The sweep that DIR holds already, if it is this one or, with `extend`, whatever it is; nothing if DIR is free.
+    Writes nothing.
 
     Raises:
       InputError: DIR holds another sweep or foreign files, or cannot be written.
     """
-    directory = pathlib.Path(workdir)
+    directory = files.workdir_path(workdir)
     try:
-        existing = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+        existing = next(p for p in (directory, *directory.parents) if p.exists())
         if not existing.is_dir():
             raise InputError(f"--workdir={workdir}: {existing} is not a directory")
         if not os.access(existing, os.W_OK | os.X_OK):
@@ -358,16 +379,17 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Swee
     except OSError as error:
         raise InputError(f"--workdir={workdir}: cannot be used: {error.strerror}") from error
     there = read_sweep(directory)
-    if difference := _difference(there.configs, configs):
+    if not extend and (differs := difference(there.configs, configs)):
         raise InputError(
-            f"--workdir={workdir}: holds a different sweep: {difference}; use that command or another directory"
+            f"--workdir={workdir}: holds a different sweep: {differs}; use that command or another directory, or "
+            "--extend to add members or epochs"
         )
     return there
 
 
-def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
-    """What two sweeps disagree on, as flags; empty if on nothing."""
-    if list(there) == list(here):
+def difference(there: Sequence[Config], here: Sequence[Config]) -> str:
+    """What two sweeps disagree on, as flags; empty if they have the same members, in whatever order."""
+    if set(there) == set(here):
         return ""
 
     def axes(configs: Sequence[Config]) -> dict[str, str]:
@@ -381,15 +403,25 @@ def _difference(there: Sequence[Config], here: Sequence[Config]) -> str:
     return "; ".join(f"--{name}={before[name]} there, {now[name]} here" for name in differing)
 
 
-def write_sweep(workdir: str | os.PathLike, new: Sweep) -> Sweep:
+def write_sweep(workdir: str | os.PathLike, new: Sweep, before: Sweep | None = None) -> Sweep:
     """Writes DIR/sweep.json. Of several processes that try, one wins, and all get its sweep.
+
+    Args:
+      workdir: DIR.
+      new: the sweep.
+      before: the one that is there, which `new` extends.
 
     Raises:
       InputError: DIR cannot be made or written, or another sweep won.
     """
-    path = pathlib.Path(workdir) / "sweep.json"
+    path = files.workdir_path(workdir) / "sweep.json"
     try:
-        files.write_once(path, strict_json.dump(new.to_json()))
+        if before is None:
+            files.write_once(path, strict_json.dump(new.to_json()))
+        else:
+            with locks.lock(path.with_name(f"{files.TEMPORARY}lock")):
+                if read_sweep(workdir) == before:
+                    files.write_whole(path, strict_json.dump(new.to_json()))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     winner = check_workdir(workdir, new.configs)

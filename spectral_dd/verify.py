@@ -41,9 +41,8 @@ def check_run(workdir: str | os.PathLike) -> Iterator[Finding]:
         yield Finding("damaged", workdir / "sweep.json", fault, "")
         return
     command = f"python {sweep.provenance['command']}"
-    targets = [recorded_epochs(sweep.configs[pack.members[0]]) for pack in sweep.packs]
     places = [sweep.place(workdir, number) for number in range(len(sweep.packs))]
-    yield from _check_packs(workdir / "packs", places, targets, command)
+    yield from _check_packs(workdir / "packs", places, _targets(sweep), command)
     for directory in sorted((workdir / "spectra").glob("*")):
         if not stored.is_set_aside(directory):
             yield from _check_spectra(workdir, sweep, directory)
@@ -57,11 +56,12 @@ def _check_spectra(workdir: pathlib.Path, sweep: Sweep, directory: pathlib.Path)
         yield Finding("damaged", directory, str(error).partition(": ")[2].partition(";")[0], f"{command} ...")
         return
     command = " ".join([command, *(f"--{name}={value}" for name, value in spectra.settings.items())])
-    # The sweep may have got further since.
-    numbers = range(len(sweep.packs))
-    sources = [stored.recorded_epochs(sweep.place(workdir, number)) for number in numbers]
-    places = [spectra.place(workdir, directory.name, number) for number in numbers]
-    yield from _check_packs(directory / "packs", places, sources, command)
+    places = [spectra.place(workdir, directory.name, number) for number in range(len(sweep.packs))]
+    yield from _check_packs(directory / "packs", places, _targets(sweep), command)
+
+
+def _targets(sweep: Sweep) -> list[list[int]]:
+    return [recorded_epochs(sweep.configs[pack.members[0]], pack.ends) for pack in sweep.packs]
 
 
 def _check_packs(
@@ -146,9 +146,8 @@ def prune_states(workdir: str | os.PathLike, keep: int) -> tuple[int, int]:
       CheckpointError: a record of a finished pack is damaged.
     """
     sweep, files, size = read_sweep(workdir), 0, 0
-    for number, pack in enumerate(sweep.packs):
+    for number, targets in enumerate(_targets(sweep)):
         place = sweep.place(workdir, number)
-        targets = recorded_epochs(sweep.configs[pack.members[0]])
         if not set(targets) <= set(stored.recorded_epochs(place)):
             continue
         for epoch in targets:  # A state could make a damaged one anew.

@@ -42,7 +42,7 @@ def everything(workdir):
             for place in range(len(pack.members)):
                 found[number, epoch, place] = stored.load_member(where, epoch, place)
         epoch, path = stored.stored_states(where)[0]
-        found[number, -1] = (epoch, stored.read_state(path, where))
+        found[number, -1] = {"epoch": epoch} | stored.read_state(path, where)
     return found
 
 

@@ -8,7 +8,9 @@ import sys
 import jax
 import numpy as np
 from flax import traverse_util
+from orbax.checkpoint import v1 as ocp
 
+from spectral_dd import sealed, strict_json
 from spectral_dd.checkpoint import PackWriter
 from spectral_dd.files import Place
 from spectral_dd.stored import recorded_epochs  # noqa: F401 (for children)
@@ -29,6 +31,24 @@ def record_pack(directory: pathlib.Path) -> pathlib.Path:
     return directory
 
 
+def record_older(directory: pathlib.Path) -> pathlib.Path:
+    """The same of the former layout, without a sweep's identity: a whole state in each record and in one more."""
+    registry = ocp.handlers.local_registry()
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name="checksums")
+    context = ocp.Context()
+    context.checkpointables.registry = registry
+    for kind, epochs in (("records", (0, 1, 3)), ("rolling", (5,))):
+        for epoch in epochs:
+            items = {"state": make_state(epoch)} | ({"results": make_results(epoch)} if kind == "records" else {})
+            crcs = {
+                name: sealed.make_seal(place(directory), epoch, sealed.to_host(item))["arrays"]
+                for name, item in items.items()
+            }
+            with context:
+                ocp.save_checkpointables(directory / kind / str(epoch), items | {"checksums": strict_json.seal(crcs)})
+    return directory
+
+
 def make_state(epoch: int, width: int = 300) -> dict:
     """Every type that a state holds, a NaN, a dict without entries; the same for the same epoch."""
     rng = np.random.default_rng(epoch)
@@ -45,9 +65,9 @@ def make_state(epoch: int, width: int = 300) -> dict:
     }
 
 
-def variables_of(epoch: int, member: int | None = None) -> dict:
+def variables_of(epoch: int, member: int | None = None, width: int = 300) -> dict:
     """What a record keeps of the state, of all members or one."""
-    return jax.tree.map(lambda leaf: leaf if member is None else leaf[member], make_state(epoch)["variables"])
+    return jax.tree.map(lambda leaf: leaf if member is None else leaf[member], make_state(epoch, width)["variables"])
 
 
 def make_results(epoch: int) -> dict:

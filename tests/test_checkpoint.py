@@ -10,7 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from packs import MEMBERS, abstract, assert_same, make_results, make_state, place, run_python, variables_of
+from packs import (
+    MEMBERS,
+    abstract,
+    assert_same,
+    make_results,
+    make_state,
+    place,
+    record_older,
+    run_python,
+    variables_of,
+)
 from spectral_dd import checkpoint
 from spectral_dd.checkpoint import PackWriter
 from spectral_dd.errors import CheckpointError, InputError, LockedError
@@ -70,6 +80,30 @@ def test_a_lost_record_is_made_anew_from_states_of_its_own(pack):
     with PackWriter(place(pack)) as writer:
         writer.roll(7, make_state(7))
     assert [epoch for epoch, _ in stored_states(place(pack))] == [7, 5]
+
+
+def test_a_pack_of_the_former_layout_is_read_and_trained_on(tmp_path):
+    older = place(record_older(tmp_path / "pack"), sweep="")
+    assert recorded_epochs(older) == [0, 1, 3]
+    assert_same(load_results(older, 1), make_results(1))
+    assert_same(load_member(older, 3, 2), variables_of(3, 2))
+    with PackWriter(older) as writer:
+        assert [epoch for epoch, _ in stored_states(older)] == [5, 3, 1, 0]
+        epoch, state = writer.restore(abstract(make_state(0)))
+        assert epoch == 5
+        assert_same(state, make_state(5))
+        for epoch in (6, 7):
+            writer.record(epoch, make_state(epoch), make_results(epoch))
+    assert not (tmp_path / "pack" / "rolling" / "5").exists()
+    assert recorded_epochs(older) == [0, 1, 3, 6, 7]
+    with pytest.raises(CheckpointError, match="is another sweep's, copied here"):
+        load_results(place(tmp_path / "pack"), 1)
+
+
+def test_a_finished_pack_keeps_one_state(pack):
+    with PackWriter(place(pack)) as writer:
+        writer.finish()
+    assert [epoch for epoch, _ in stored_states(place(pack))] == [5]
 
 
 def test_an_epoch_is_recorded_once(pack):
@@ -276,7 +310,7 @@ def test_after_kill_9_the_newest_complete_epoch_restores(tmp_path):
         killer.join()
         assert child.returncode == -9
         whole = [int(line) for line in lines if line.strip()]
-        assert whole[-1] > reached
+        assert whole[-1] >= reached
         reached = whole[-1]
         for epoch in recorded_epochs(place(tmp_path)):
             assert_same(load_results(place(tmp_path), epoch), make_results(epoch))

@@ -1,3 +1,5 @@
+import configparser
+import io
 import pathlib
 import shutil
 import signal
@@ -5,11 +7,12 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
-import pytest
 
 import spectral_dd as sdd
 from spectral_dd import cli
+from spectral_dd.__main__ import main
 from spectral_dd.config import FIELDS
 from spectral_dd.sweeps import read_sweep
 
@@ -29,85 +32,6 @@ def flags_of(axes):
     return [f"--{name}={','.join(map(str, np.atleast_1d(axis)))}" for name, axis in axes.items()]
 
 
-OWN_MODEL = """
-import flax.linen as nn
-
-class Narrow(nn.Module):
-    num_classes: int
-
-class Broken(
-"""
-BAD_COMMANDS = {
-    "--width=0": ": --width=0: must be a whole number of at least 1",
-    "--width=2,x": ": --width=x: must be a whole number of at least 1",
-    "--preset=digit": "Did you mean 'digits'?",
-    "--model=cnn": "Did you mean 'cnn5'?",
-    "--model=vgg11": "images are 8x8 with 1 channel; --model=vgg11 needs 32x32 at least",
-    "--model={here}/none.py:Net": "--model={here}/none.py:Net: ",
-    "--model={here}/own.py:Net": "--model={here}/own.py:Net: ",
-    "--model={here}/own.py:Narrow": "--model={here}/own.py:Narrow: ",
-    "--model={here}/broken.py:Net": "--model={here}/broken.py:Net: ",
-    "--channels=3": "images are 8x8 with 1 channel; --channels=3: must be 1, or 0 for any",
-    "--shift=8": "--shift=8: must be below 8",
-    "--widht=3": "Unknown command line flag 'widht'. Did you mean: width ?",
-    "--label_noise=1.5": "must be a number from 0 to 1",
-    "--train_size=5000": "--train_size=5000",
-    "--batch_size=700": "--batch_size=700: larger than the training set (--train_size=600)",
-    "--dataset=diggits": "--dataset=diggits",
-    "--dataset=mnist": "download_and_prepare()",
-    "--dataset={here}/unequal.npz": "--dataset={here}/unequal.npz: ",
-    "--members={here}/none.csv": "--members={here}/none.csv: cannot be read: No such file or directory",
-    "--members={here}/members.csv": "--members={here}/members.csv: line 2, column width: is empty",
-    "--task_index=2": "--task_index=2: must be a whole number from 0 to --task_count - 1",
-    "--task_count=0": "--task_count=0",
-    "width=3": "width=3: not a flag; flags are written --name=value",
-}
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory):
-    """Files that cannot work."""
-    here = tmp_path_factory.mktemp("files")
-    narrow, broken = OWN_MODEL.split("class Broken")
-    (here / "own.py").write_text(narrow)
-    (here / "broken.py").write_text(narrow + "class Broken" + broken)
-    (here / "members.csv").write_text("width,seed\n,1\n")
-    images = np.zeros((10, 8, 8, 1), np.uint8)
-    np.savez(here / "unequal.npz", train_images=images, train_labels=np.zeros(9, int), test_images=images,
-             test_labels=np.zeros(10, int))  # fmt: skip
-    return here
-
-
-@pytest.mark.parametrize("bad", BAD_COMMANDS)
-def test_bad_input_is_answered_by_one_line_status_2_and_nothing_written(tmp_path, capsys, here, bad):
-    arguments = [f"--workdir={tmp_path}/new", f"--data_dir={tmp_path}/data", bad.format(here=here)]
-    assert run_script("train_sweep.py", *arguments) == 2
-    answered_in_one_line(capsys, BAD_COMMANDS[bad].format(here=here))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("script", "flag", "message"),
-    [
-        ("train_sweep.py", "", "--workdir"),
-        ("train_sweep.py", f"--workdir={__file__}/run", "is not a directory"),
-        ("report.py", "--workdir={tmp_path}", "holds no sweep"),
-        ("indicate.py", "--workdir={tmp_path}", "holds no sweep"),
-        ("evaluate_spectrum.py", "--workdir={tmp_path}", "--name"),
-    ],
-)
-def test_a_workdir_that_cannot_be_is_answered_likewise(tmp_path, capsys, script, flag, message):
-    assert run_script(script, *filter(None, [flag.format(tmp_path=tmp_path)])) == 2
-    answered_in_one_line(capsys, message)
-    assert list(tmp_path.iterdir()) == []
-
-
-def answered_in_one_line(capsys, message):
-    output, errors = capsys.readouterr()
-    (line,) = [line for line in errors.splitlines() if line]
-    assert message in line and output == ""
-
-
 def test_dry_run_and_help_train_nothing(tmp_path, capsys):
     assert run_script("train_sweep.py", f"--workdir={tmp_path}/new", "--width=1,2", "--dry_run") == 0
     assert "2 members in 1 packs" in capsys.readouterr().out
@@ -119,11 +43,55 @@ def test_dry_run_and_help_train_nothing(tmp_path, capsys):
         assert f"--{name}" in output or f"--[no]{name}" in output
 
 
-def test_a_table_of_members_trains_as_a_sweep(tmp_path, small_axes):
+def test_the_dry_run_says_where_each_value_comes_from(tmp_path, capsys):
+    (tmp_path / "members.csv").write_text("width,learning_rate\n2,0.01\n3,0.001\n")
+    arguments = ["--dry_run", f"--members={tmp_path}/members.csv", "--seed=0-3,7", "--flip"]
+    assert run_script("train_sweep.py", f"--workdir={tmp_path}/new", *arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["flags: seed=0,1,2,3,7 flip=True", "table of members: width learning_rate"]
+    assert lines[2].startswith("preset digits: model=cnn5 dataset=digits train_size=600 label_noise=0.15")
+    assert lines[3].startswith("defaults: data_seed=-1 ") and "train_size" not in lines[3]
+
+
+def test_a_terminal_of_ascii_gets_what_it_can_show(tmp_path, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    assert run_script("train_sweep.py", f"--workdir={tmp_path}/é", "--width=1", "--dry_run") == 0
+    assert rb"new sweep in" in written.getvalue() and rb"\xe9" in written.getvalue()
+
+
+def test_the_verbs_of_spectral_dd_are_the_scripts(tmp_path, monkeypatch, capsys):
+    def spectral_dd(*arguments):
+        monkeypatch.setattr(sys, "argv", ["/bin/spectral-dd", *arguments])
+        return main(), *capsys.readouterr()
+
+    assert spectral_dd("report", f"--workdir={tmp_path}")[::2] == (
+        2, f"report.py: --workdir={tmp_path}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one\n"
+    )  # fmt: skip
+    assert cli.command("report", workdir="a b") == "spectral-dd report '--workdir=a b'"
+    status, out, _ = spectral_dd()
+    assert status == 0 and "train_sweep " in out and "results " not in out
+    status, out, err = spectral_dd("trainsweep")
+    assert (status, out) == (2, "") and err.endswith("Did you mean 'train_sweep'?\n")
+    status, out, _ = spectral_dd("--version")
+    assert status == 0 and f"jax {jax.__version__}" in out and "devices: 4 x cpu" in out
+
+
+def test_a_wheel_holds_every_package_and_the_scripts():
+    setup = configparser.ConfigParser()
+    setup.read(SCRIPTS.parent / "setup.cfg")
+    package = pathlib.Path(sdd.__file__).parent
+    rooms = {f"spectral_dd.{path.parent.name}" for path in package.glob("*/__init__.py")}
+    listed = setup["options"]["packages"].split()
+    assert listed == sorted({"spectral_dd", "spectral_dd.experiments", *rooms})
+
+
+def test_a_table_of_members_trains_as_a_sweep_and_says_what_comes_next(tmp_path, small_axes, capsys):
     (tmp_path / "members.csv").write_text("width,learning_rate\n2,0.01\n3,0.001\n")
     axes = {name: values for name, values in small_axes.items() if name != "width"} | {"seed": 0, "epochs": 1}
     arguments = [f"--workdir={tmp_path}/run", f"--members={tmp_path}/members.csv", *flags_of(axes)]
     assert run_script("train_sweep.py", *arguments) == 0
+    assert f"results are in {tmp_path}/run; next: " in capsys.readouterr().err
     ds = sdd.load_results(tmp_path / "run")
     assert list(zip(ds.width.values, ds.learning_rate.values, strict=True)) == [(2, 0.01), (3, 0.001)]
     assert ds.test_error.notnull().all()
@@ -137,7 +105,9 @@ def test_the_scripts_evaluate_spectra_draw_a_report_and_answer(small, tmp_path, 
     np.testing.assert_allclose(sdd.load_results(tmp_path / "run", "long-h1").frequency, np.arange(9) / 2)
     assert run_script("report.py", workdir, "--spectrum=long-h2") == 0
     assert "report.html" in capsys.readouterr().out
-    assert "data:image/png;base64," in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "spectra" / "long-h2" / "report.html").read_text()
+    assert "data:image/png;base64," in page and "run: spectra long-h2" in page
+    assert not (tmp_path / "run" / "report.html").exists()
     assert run_script("indicate.py", workdir) == 0
     assert "Standard error of the mean energy" in capsys.readouterr().out
 

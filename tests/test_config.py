@@ -16,7 +16,7 @@ from spectral_dd.errors import InputError
         ({"label_noise": 1.01}, "--label_noise=1.01: must be a number from 0 to 1"),
         ({"label_noise": float("nan")}, "--label_noise=nan: must be a number from 0 to 1"),
         ({"learning_rate": "inf"}, "--learning_rate=inf: must be a number of at least 0"),
-        ({"spectrum_half_width": 0}, "--spectrum_half_width=0: must be a number above 0"),
+        ({"spectrum_half_width": 0}, "--spectrum_half_width=0: must be a number from 1e-06 to 1000000.0"),
         ({"spectrum_points": 31}, "--spectrum_points=31: must be even"),
         ({"optimizer": "adm"}, "--optimizer=adm: must be one of adam, adamw, sgd. Did you mean 'adam'?"),
         ({"flip": "perhaps"}, "--flip=perhaps: must be true or false"),

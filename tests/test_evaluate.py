@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,13 @@ def test_other_spectra_on_the_checkpoints(small):
         sdd.evaluate_spectra(small, "fine", {"spectrum_points": 32})
     with pytest.raises(InputError, match="has spectra fine, same"):
         sdd.load_results(small, "fin")
+
+
+def test_a_sweep_without_records_is_named(small, tmp_path):
+    shutil.copy(small / "sweep.json", tmp_path)
+    with pytest.raises(InputError, match="nothing is recorded yet"):
+        sdd.evaluate_spectra(tmp_path, "fine", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
 
 
 @pytest.mark.parametrize(

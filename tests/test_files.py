@@ -4,6 +4,7 @@ import concurrent.futures
 import errno
 import os
 import pathlib
+import re
 import resource
 import subprocess
 import sys
@@ -11,7 +12,15 @@ import sys
 import pytest
 
 from spectral_dd import files
-from spectral_dd.files import cache_directory, pack_directory, spectrum_directory, write_once, write_whole
+from spectral_dd.errors import InputError
+from spectral_dd.files import (
+    cache_directory,
+    pack_directory,
+    spectrum_directory,
+    workdir_path,
+    write_once,
+    write_whole,
+)
 
 WRITES = pytest.mark.parametrize("write", [write_whole, write_once])
 
@@ -136,7 +145,30 @@ def test_a_user_without_a_home_directory_has_a_cache(monkeypatch, tmp_path):
     assert cache_directory().parent == tmp_path
 
 
-def test_directories_of_a_workdir():
-    assert pack_directory("runs/mine", 7) == pathlib.Path("runs/mine/packs/007")
-    wide = spectrum_directory("runs/mine", "wide")
-    assert pack_directory(wide, 12) == pathlib.Path("runs/mine/spectra/wide/packs/012")
+def test_directories_of_a_workdir(tmp_path):
+    assert pack_directory(tmp_path, 7) == tmp_path / "packs" / "007"
+    wide = spectrum_directory(tmp_path, "wide")
+    assert pack_directory(wide, 12) == tmp_path / "spectra" / "wide" / "packs" / "012"
+
+
+def test_a_directory_is_found_whatever_its_name_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for name, path in {"a/../b": "b", "~/run": "home/run", "a b/é #%20": "a b/é #%20", "./~x": "~x"}.items():
+        assert workdir_path(name) == tmp_path / path
+
+
+@pytest.mark.parametrize("name", ["run[1]", "run*", "run?", "a\\b", "a\0b", "a\udcff", "~no-such-user/run"])
+def test_a_name_that_would_be_misread_is_refused(name):
+    with pytest.raises(InputError, match=re.escape(name)):
+        workdir_path(name)
+
+
+def test_write_once_without_hard_links_and_locks(tmp_path, monkeypatch, no_hard_links):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    for content in ("first", "second"):
+        write_once(tmp_path / "file", content)
+    assert (tmp_path / "file").read_text() == "first"

@@ -1,11 +1,13 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
+from spectral_dd import progress
 from spectral_dd.planning.cost import COMPILE_SECONDS
-from spectral_dd.progress import TimeLeft, stop_signals
+from spectral_dd.progress import TimeLeft, going_on, say, stop_signals, track
 
 
 def test_before_anything_is_known_the_plan_counts_compilations():
@@ -34,6 +36,29 @@ def test_the_longest_pack_bounds_the_time_of_packs_side_by_side():
     left = TimeLeft({0: 100.0, 1: 1.0}, {0: 3, 1: 3}, at_a_time=2)
     left.add(1, 1.0, 1.0, setting_up=False, records_left=0)
     assert left.seconds() == pytest.approx(COMPILE_SECONDS + 100)
+
+
+def test_what_is_going_on_is_said_after_a_silence_and_only_then(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SILENCE_SECONDS", 0.05)
+    with going_on(lambda: "planning"):
+        while capsys.readouterr().err.count("planning\n") == 0:
+            time.sleep(0.01)
+    monkeypatch.setattr(progress, "SILENCE_SECONDS", 60.0)
+    with going_on(lambda: "planning"):
+        say("said")
+    assert capsys.readouterr().err.endswith(" said\n")
+
+
+def test_a_loop_says_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SILENCE_SECONDS", 0.05)
+    said = ""
+    for _ in track(range(2), "spectra"):
+        while "spectra, 1 of 2 done" not in said:
+            said += capsys.readouterr().err
+            if "spectra, 0 of 2 done" in said:
+                break
+            time.sleep(0.01)
+    assert "spectra, 0 of 2 done" in said
 
 
 def test_a_signal_is_noted_and_the_handlers_come_back():

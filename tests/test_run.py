@@ -10,13 +10,15 @@ import xarray as xr
 
 import spectral_dd as sdd
 from helpers import assert_identical, everything
-from spectral_dd import run, stored
+from spectral_dd import locks, run, stored
 from spectral_dd.config import Config
 from spectral_dd.data import draw_all
-from spectral_dd.errors import CheckpointError, InputError, Interrupted
+from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
 from spectral_dd.files import pack_directory
 from spectral_dd.planning import packing
-from spectral_dd.sweeps import Lowering, Pack, expand, read_sweep
+from spectral_dd.planning.extend import extended
+from spectral_dd.planning.prepare import Prepared
+from spectral_dd.sweeps import Lowering, Pack, Sweep, expand, read_sweep
 
 
 class Silent:
@@ -24,6 +26,9 @@ class Silent:
         return {}
 
     def skip_to(self, epoch):
+        pass
+
+    def begin(self, what):
         pass
 
     def note(self, text):
@@ -36,7 +41,7 @@ class Silent:
 def train_pack(sweep, number, dataset, workdir, *arguments, **options):
     configs = sweep.members(sweep.packs[number])
     draws = draw_all(configs, {dataset.name: dataset})
-    run.train_pack(configs, dataset, draws, sweep.place(workdir, number), Silent(), *arguments, **options)
+    run.train_pack(configs, dataset, draws, (), sweep.place(workdir, number), Silent(), *arguments, **options)
 
 
 def test_a_budget_thins_the_spectra_but_never_the_metrics(tmp_path, capsys, small_axes):
@@ -84,15 +89,90 @@ def test_interrupted_and_resumed_gives_the_same_bits(request, tmp_path, trained,
     assert next(epoch for epoch, _ in stored.stored_states(sweep.place(tmp_path, 0))) == 12
 
 
+def test_an_extended_sweep_keeps_what_it_has_and_adds_members_and_epochs(small, small_axes, tmp_path):
+    there = shutil.copytree(small, tmp_path / "run")
+    before = everything(there)
+    longer = small_axes | {"epochs": 20}
+    more = expand(longer | {"learning_rate": [3e-3, 1e-3]})
+    sweep = sdd.train(there, more, extend=True)
+    assert [pack.members for pack in sweep.packs] == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert [c.learning_rate for c in sweep.configs] == [1e-3] * 4 + [3e-3] * 4
+    after = everything(there)
+    assert_identical({key: after[key] for key in before}, before)
+    assert [epoch for pack, epoch, *place in after if pack == 0 and not place] == [0, 1, 2, 5, 12, 20]
+    # As if it had been meant to be so long.
+    sdd.train(tmp_path / "longer", expand(longer))
+    direct = everything(tmp_path / "longer")
+    last = [key for key in direct if key[1] == 20]
+    assert_identical({key: after[key] for key in last}, {key: direct[key] for key in last})
+
+    files = {p: p.stat().st_mtime_ns for p in there.rglob("*") if p.is_file()}
+    assert sdd.train(there, more) == sdd.train(there, more, extend=True) == sweep
+    for fewer, extend, message in (
+        (small_axes, False, "holds a different sweep: .*--extend to add members or epochs"),
+        (small_axes, True, "can only be extended by members and epochs: --epochs=20 there, 12 here"),
+        (longer | {"seed": [0, 2]}, True, "can only be extended by members and epochs: --seed=0,1 there, 0,2 here"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sdd.train(there, expand(fewer), extend=extend)
+    assert files == {p: p.stat().st_mtime_ns for p in there.rglob("*") if p.is_file()}
+
+
+def test_a_cosine_schedule_has_come_to_its_end(small_axes):
+    configs = {epochs: expand(small_axes | {"schedule": "cosine", "epochs": epochs}) for epochs in (12, 20)}
+    packs = [Pack((0, 1, 2, 3), Lowering("im2col", 1), 1.0)]
+    there = Sweep(configs[12], packs, False, "cpu", [], {}, {})
+    with pytest.raises(InputError, match="--epochs=20: the cosine schedule has come to its end at epoch 12"):
+        extended(there, Prepared(configs[20], {}, []), lambda new: there)
+
+
+def test_it_trains_in_a_thread(small, small_axes, tmp_path):
+    thread = threading.Thread(target=sdd.train, args=(tmp_path, expand(small_axes)))
+    thread.start()
+    thread.join()
+    assert_identical(everything(tmp_path), everything(small))
+
+
+def test_a_task_without_a_share_says_so(small, small_axes, capsys):
+    sdd.train(small, expand(small_axes), task_index=1, task_count=2)
+    assert "no pack is left for --task_index=1: the sweep has 1\n" in capsys.readouterr().err
+
+
+def test_the_line_of_progress_has_the_errors_of_those_that_have_not_diverged():
+    results = {"train_error": np.array([0.02, 0.1, np.nan]), "test_error": np.full(3, np.nan)}
+    assert run.errors_in_words(results) == ", training error 2.0-10.0 %"
+
+
 def test_a_finished_sweep_is_left_alone(finished, axes):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     sdd.train(finished, expand(axes))
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
 
 
-def test_a_damaged_final_record_is_trained_again_by_the_same_command(small, small_axes, tmp_path):
+def test_a_lost_record_is_said_and_made_anew(small, small_axes, tmp_path, capsys):
     shutil.copytree(small, tmp_path / "run")
-    record = pack_directory(tmp_path / "run", 0) / "records" / "12"
+    shutil.rmtree(pack_directory(tmp_path / "run", 0) / "records" / "1")
+    sdd.train(tmp_path / "run", expand(small_axes))
+    assert "packs/000: records 1 are missing and made anew" in capsys.readouterr().err
+    assert_identical(everything(tmp_path / "run"), everything(small))
+
+
+def test_a_pack_that_another_process_trains_is_left_and_said(tmp_path, two_packs):
+    sweep = two_packs(tmp_path / "run", False)
+    for place in (sweep.place(tmp_path / "run", number) for number in range(2)):
+        shutil.rmtree(place.directory / "records" / "12")
+    with (
+        locks.lock(sweep.place(tmp_path / "run", 0).directory / "lock"),
+        pytest.raises(LockedError, match=r"1 of 2 packs are trained, the rest is left to others: .*packs/000: in use"),
+    ):
+        two_packs(tmp_path / "run", False)
+    recorded = [stored.recorded_epochs(sweep.place(tmp_path / "run", number)) for number in range(2)]
+    assert [12 in epochs for epochs in recorded] == [False, True]
+
+
+def test_a_damaged_record_of_a_finished_sweep_is_made_anew_by_the_same_command(small, small_axes, tmp_path):
+    shutil.copytree(small, tmp_path / "run")
+    record = pack_directory(tmp_path / "run", 0) / "records" / "2"
     largest = max((p for p in (record / "state").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -119,11 +199,12 @@ def test_another_sweep_is_refused_with_what_differs(small, small_axes):
     assert (small / "sweep.json").read_bytes() == before
 
 
-def test_divergence_is_recorded(tmp_path, small_axes):
+def test_divergence_is_recorded_and_said(tmp_path, small_axes, capsys):
     axes = {"learning_rate": [1e-3, 1e30], "optimizer": "sgd", "seed": 0, "width": 2, "epochs": 3}
     sdd.train(tmp_path, expand(small_axes | axes))
     ds = sdd.load_results(tmp_path)
     assert list(ds.diverged) == [-1, 1]
+    assert "1 of 2 members diverged: 1 at epoch 1" in capsys.readouterr().err
     assert ds.test_error.sel(member=1, epoch=slice(1, None)).isnull().all()
 
 
@@ -202,3 +283,37 @@ def test_a_pack_that_fails_lets_those_under_way_finish_and_no_other_begin():
     with pytest.raises(CheckpointError, match="pack 0"):
         run._on_free_devices(train, range(4), ["a", "b"], x64=False)
     assert finished == [1]
+
+
+def test_a_data_set_that_was_made_anew_is_refused_with_what_differs(tmp_path):
+    """Not the same name, but the same data, is what a sweep goes on with."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(60, 4, 4)).astype(np.uint8), np.arange(60) % 3
+    axes = {"model": "mlp", "width": 1, "batch_size": 20, "spectrum_examples": 0, "records_per_decade": 1}
+    first = tmp_path / "labels.npy"
+
+    def train(images=images, labels=labels, given=labels, **fields):
+        np.savez(
+            tmp_path / "mine.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels
+        )
+        np.save(first, given)
+        members = sdd.sweep(None, dataset=f"{tmp_path}/mine.npz", train_labels=str(first), **axes, **fields)
+        sdd.train(tmp_path / "run", members, tune=False)
+
+    train(epochs=2)
+    before = sdd.load_results(tmp_path / "run")
+    for other, message in (
+        (
+            {"labels": (labels + 1) % 3},
+            r"mine\.npz: is another one than the sweep was begun with: labels \w+ there, \w+",
+        ),
+        ({"images": images[:, ::-1]}, r"begun with: images \w{16} there, \w{16} here$"),
+        ({"images": images / 255}, r"image type uint8 there, float32 here; images "),
+        ({"labels": labels * 2}, r"classes None there, \[0, 2, 4\] here"),
+        ({"given": labels[::-1]}, r"begun with: train_labels of .*labels\.npy \w{16} there, \w{16} here$"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            train(**({"given": other["labels"]} if "labels" in other else {}) | other, epochs=2)
+        assert "\n" not in str(error.value)
+    train(epochs=2)
+    assert sdd.load_results(tmp_path / "run").identical(before)

@@ -33,7 +33,31 @@ def test_python_takes_ranges_arrays_and_single_values_and_overrides_the_preset()
     configs = sdd.sweep("digits", width=np.array([2, 4]), seed=range(3), label_noise=0.1, spectrum_points=8)
     assert [(c.width, c.seed) for c in configs] == [(w, s) for w in (2, 4) for s in range(3)]
     assert {(c.label_noise, c.spectrum.points, c.train_size) for c in configs} == {(0.1, 8, 600)}
-    assert sdd.sweep(None, width=3) == [Config(width=3)]
+    assert sdd.sweep(None, width=3) == sdd.sweep("none", width=3) == [Config(width=3)]
+
+
+def test_the_default_preset_is_of_its_own_data_set_and_model_alone(tmp_path):
+    (tmp_path / "members.csv").write_text("width,model\n2,mlp\n4,cnn5\n")
+    for own in ({}, {"dataset": "digits"}, {"model": ["cnn5"]}):
+        assert {(c.train_size, c.label_noise) for c in sdd.sweep(**own)} == {(600, 0.15)}
+    for other in ({"dataset": "cifar10"}, {"model": "mlp"}, {"model": ["cnn5", "mlp"]}):
+        assert {c.replace(model="cnn5", dataset="digits") for c in sdd.sweep(**other)} == {Config()}
+    assert {c.train_size for c in sdd.sweep(members=tmp_path / "members.csv")} == {0}
+    # Who names a preset gets it.
+    assert {c.train_size for c in sdd.sweep("digits", model="mlp")} == {600}
+
+
+@pytest.mark.parametrize(
+    ("asked", "budget"),
+    [
+        ({"seed": 1}, 0.18),
+        ({"spectrum_points": 64}, 1.0),
+        ({"members": [{"width": 2, "spectrum_half_width": 1.0}]}, 1.0),
+        ({"spectrum_points": 64, "spectrum_budget": 0.5}, 0.5),
+    ],
+)
+def test_spectra_that_are_asked_for_are_not_dropped_by_the_budget_of_a_preset(asked, budget):
+    assert {c.spectrum.budget for c in sdd.sweep("digits", **asked)} == {budget}
 
 
 @pytest.mark.parametrize(

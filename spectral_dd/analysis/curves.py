@@ -10,7 +10,7 @@ The definitions, used by the table and every figure of the report:
   `THRESHOLD` (`descents`). The second descent starts at the peak between them.
 - That second descent is *strong* if the error after the peak falls below the first minimum, *weak* if it stays
   at or above it (`second_descent`).
-- Statistics are means over the members that differ in nothing but the seed. Members that diverged are counted
+- Statistics are means over the members that differ in nothing but seeds. Members that diverged are counted
   but not averaged: what they computed before says nothing about how they would have ended.
 """
 
@@ -36,8 +36,10 @@ WINDOW = 3
 
 
 def varying(ds: xr.Dataset) -> list[str]:
-    """Returns the `Config` fields in which the members differ, in the order of `Config`."""
-    return [name for name in FIELDS if name in ds.coords and len(set(ds[name].values.reshape(-1).tolist())) > 1]
+    """Returns the `Config` fields in which the members differ, in the order of `Config`; `sweep` first, if they do."""
+    return [
+        name for name in ("sweep", *FIELDS) if name in ds.coords and len(set(ds[name].values.reshape(-1).tolist())) > 1
+    ]
 
 
 def groups(ds: xr.Dataset, names: Sequence[str], dim: str = "member") -> list[tuple[dict[str, Any], xr.Dataset]]:
@@ -54,11 +56,11 @@ def groups(ds: xr.Dataset, names: Sequence[str], dim: str = "member") -> list[tu
 
 
 def setting_names(ds: xr.Dataset) -> list[str]:
-    """Returns what varies beside width and seed (label noise, size of the training set ...).
+    """Returns what varies beside width and seeds (label noise, size of the training set ...).
 
     Members that agree on all of it are of one *setting*; widths are compared within a setting.
     """
-    return [name for name in varying(ds) if name not in ("width", "seed")]
+    return [name for name in varying(ds) if name != "width" and not name.endswith("seed")]
 
 
 def smooth(curve: xr.DataArray) -> xr.DataArray:

@@ -36,9 +36,9 @@ def disk_bytes(workdir: str | os.PathLike, sweep: Sweep, prepared: Prepared, cos
     for number, pack in enumerate(sweep.packs):
         configs = sweep.members(pack)
         there = set(stored.recorded_epochs(sweep.place(workdir, number)))
-        left = set(recorded_epochs(configs[0])) - there
+        left = set(recorded_epochs(configs[0], pack.ends)) - there
         draws = [prepared.draws[i] for i in pack.members]
-        with_spectra = left & set(spectrum_epochs(configs, prepared.dataset(pack.members[0]), draws))
+        with_spectra = left & set(spectrum_epochs(configs, prepared.dataset(pack.members[0]), draws, pack.ends))
         variables, state = state_bytes(configs, cost)
         asked = configs[0].spectrum
         sizes = {"split": 3, "example": asked.examples, "frequency": asked.points // 2 + 1}

@@ -8,32 +8,33 @@ from spectral_dd.config import Config
 from spectral_dd.planning import disk, packing
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.epochs import recorded_epochs, thinning
-from spectral_dd.planning.plan import plan_sweep
+from spectral_dd.planning.extend import sweep_for
 from spectral_dd.planning.prepare import Prepared
-from spectral_dd.sweeps import check_workdir
 
 
-def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int = 1) -> str:
+def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int = 1, *, extend: bool = False) -> str:
     """Packs, size and work of a sweep on DIR; checks all that training would check.
 
     Raises:
       InputError: DIR or its disk cannot take this sweep.
     """
-    existing, cost = check_workdir(workdir, prepared.configs), Cost(prepared.configs, prepared.datasets)
-    sweep = existing or plan_sweep(prepared, cost, min_packs)
+    cost = Cost(prepared.configs, prepared.datasets)
+    sweep, existing = sweep_for(workdir, prepared, cost, min_packs, extend=extend)
+    prepared = prepared.of(sweep.configs)
     lines: list[str] = ["pack  members  widths      parameters      padding  state    work"]
     notes: dict[str, None] = {}
     for number, pack in enumerate(sweep.packs):
         members = sweep.members(pack)
         lines.append(f"{number:4d}  {_line(members, cost)}")
         draws = [prepared.draws[i] for i in pack.members]
-        notes[thinning(members, prepared.dataset(pack.members[0]), draws)] = None
+        notes[thinning(members, prepared.dataset(pack.members[0]), draws, pack.ends)] = None
+    how = "new sweep in" if existing is None else "resumes" if existing == sweep else "extends"
     images = sum(d.train_images.nbytes + d.test_images.nbytes for d in prepared.datasets.values())
     lines.append(
         f"{len(sweep.configs)} members in {len(sweep.packs)} packs on {jax.local_device_count()} devices; "
         f"images {images / 2**20:.1f} MiB a device; "
-        f"records at epochs {', '.join(map(str, recorded_epochs(sweep.configs[0])))}; "
-        f"{'resumes ' if existing else 'new sweep in '}{workdir}, which takes "
+        f"records at epochs {', '.join(map(str, recorded_epochs(sweep.configs[0], sweep.packs[0].ends)))}; "
+        f"{how} {workdir}, which takes "
         f"{disk.check_disk(workdir, sweep, prepared, cost)}"
     )
     return "\n".join([*lines, *filter(None, notes)])

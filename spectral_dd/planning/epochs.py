@@ -9,22 +9,32 @@ from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
 
 
-def recorded_epochs(config: Config) -> list[int]:
-    """0, then epochs at even distances of their logarithm, then the last one, no nearer than half a distance."""
-    epochs, per_decade = config.epochs, config.records_per_decade
-    steps = np.arange(0, np.log10(epochs) * per_decade)
-    spaced = np.rint(10 ** (steps / per_decade)).astype(int)
-    return sorted({0, epochs, *spaced[spaced < epochs * 10 ** (-0.5 / per_decade)].tolist()})
+def recorded_epochs(config: Config, ends: Sequence[int] = ()) -> list[int]:
+    """0, then epochs at even distances of their logarithm, then the last one, no nearer than half a distance.
+
+    Args:
+      config: of a member.
+      ends: last epochs that it had before its sweep was extended. Up to each, the epochs are those that it had then.
+    """
+    per_decade, found = config.records_per_decade, [0]
+    for last in (*ends, config.epochs):
+        steps = np.arange(0, np.log10(last) * per_decade)
+        spaced = np.rint(10 ** (steps / per_decade)).astype(int)
+        within = {last, *spaced[spaced < last * 10 ** (-0.5 / per_decade)].tolist()}
+        found += sorted(epoch for epoch in within if epoch > found[-1])
+    return found
 
 
-def spectrum_epochs(configs: Sequence[Config], dataset: Dataset, draws: Sequence[Draws]) -> list[int]:
+def spectrum_epochs(
+    configs: Sequence[Config], dataset: Dataset, draws: Sequence[Draws], ends: Sequence[int] = ()
+) -> list[int]:
     """The recorded epochs of a pack that get spectra: all, or every second, third ... from the last one back, so that
     their share of the work is at most `spectrum_budget`.
 
     The work is counted in passes of an example through the network, not measured: the same command records the same.
     """
     config = configs[0]
-    budget, targets = config.spectrum.budget, recorded_epochs(config)
+    budget, targets = config.spectrum.budget, recorded_epochs(config, ends)
     if not config.spectrum.examples:
         return []
     training = sum(3 * c.steps * c.batch_size for c in configs)
@@ -54,9 +64,9 @@ def _passes(config: Config, dataset: Dataset, draws: Sequence[Draws]) -> int:
     return passes
 
 
-def thinning(configs: Sequence[Config], dataset: Dataset, draws: Sequence[Draws]) -> str:
+def thinning(configs: Sequence[Config], dataset: Dataset, draws: Sequence[Draws], ends: Sequence[int] = ()) -> str:
     """What `spectrum_budget` costs a pack, in words; empty if nothing."""
-    recorded, kept = recorded_epochs(configs[0]), spectrum_epochs(configs, dataset, draws)
+    recorded, kept = recorded_epochs(configs[0], ends), spectrum_epochs(configs, dataset, draws, ends)
     if not configs[0].spectrum.examples or len(kept) == len(recorded):
         return ""
     return (

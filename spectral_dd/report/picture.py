@@ -20,6 +20,8 @@ PEAK = (
     "Peak: the top between two descents over epochs, where the test error, smoothed over three recorded epochs, falls, "
     f"rises and falls again by at least {100 * curves.THRESHOLD:g} points each time."
 )
+# Seeds from which on a band is between percentiles.
+MANY = 20
 INTERPOLATION_THRESHOLD = (
     "interpolation threshold, the smallest width with a final training error (labels trained on) of at most "
     f"{curves.TOLERANCE:.0%}"
@@ -93,10 +95,18 @@ def draw_by_width(
         each = curve(members)
         line = (mean(members) if mean else each.mean("member")).dropna("epoch")
         each = each.sel(epoch=line["epoch"])
-        band = (each.min("member").values, each.max("member").values)
+        band = spread(each)
         look = {"color": colours(width), "marker": "o" if line.size < 3 else None}
         axes.draw_curve(ax, line["epoch"].values, line.values, *band, len(by_width), **look)
     axes.epoch_axis(ax, setting.members["epoch"].values)
+
+
+def spread(each: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper edge of the band of (member, ...): the extremes, which of many seeds would say little."""
+    if each.sizes["member"] < MANY:
+        return each.min("member").values, each.max("member").values
+    low, high = each.quantile([0.05, 0.95], "member")
+    return low.values, high.values
 
 
 def seeds(settings: Sequence[Setting], band: bool = True) -> str:
@@ -106,7 +116,10 @@ def seeds(settings: Sequence[Setting], band: bool = True) -> str:
     if high == 1:
         return ", a single seed"
     number = high if low == high else f"{low} to {high}"
-    return f", mean over {number} seeds{' (band: smallest to largest)' if band else ''}"
+    edges = "smallest to largest" if high < MANY else "5th to 95th percentile"
+    if low < MANY <= high:
+        edges += f", of fewer than {MANY} seeds smallest to largest"
+    return f", mean over {number} seeds{f' (band: {edges})' if band else ''}"
 
 
 def shown_widths(widths: Sequence[int], threshold: int | None) -> list[int]:

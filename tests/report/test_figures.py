@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from small_sweep import EPOCHS, NAN, NUM_FREQUENCIES, make_sweep
 
+from spectral_dd.analysis.memorisation import memorisation
 from spectral_dd.report.axes import STYLE, log_edges
 from spectral_dd.report.figures import pictures
 from spectral_dd.report.picture import shown_widths
@@ -125,6 +126,22 @@ def test_the_share_of_the_mean_spectrum_lies_in_the_band_of_the_seeds_shares():
     for line, band in zip(ax.lines, ax.collections, strict=True):
         low, high = edges(band)
         assert (low < line.get_ydata()).all() and (line.get_ydata() < high).all()
+
+
+def test_the_spread_of_many_seeds_is_drawn_over_epochs():
+    seeds = make_sweep(widths=(4,), seeds=range(30))
+    seeds = seeds.assign(test_error=seeds.test_error + 0.01 * seeds.seed)
+    auc = memorisation(seeds)["high_frequency_share"].sel(epoch=EPOCHS[1:])
+    with matplotlib.rc_context(STYLE):
+        figures = {picture.name: picture for picture in pictures(seeds)}
+    for name in ("error_over_epochs", "memorisation"):
+        ax = figures[name].figure.axes[0]
+        (low, high), line = edges(ax.collections[0]), ax.lines[0].get_ydata()
+        assert len(ax.collections) == len([line for line in ax.lines if len(line.get_xdata()) > 2])
+        assert (low <= line).all() and (line <= high).all()
+        assert "mean over 30 seeds (band: 5th to 95th percentile)" in figures[name].caption
+    np.testing.assert_allclose(low, auc.quantile(0.05, "member"))
+    np.testing.assert_allclose(high, auc.quantile(0.95, "member"))
 
 
 def test_a_single_seed_has_no_band():

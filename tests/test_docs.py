@@ -1,0 +1,71 @@
+"""Every command and every snippet of README and docs works, from an empty folder.
+
+Where training would take long it is run dry, or with small networks; what reads a sweep is run in test_cli.py.
+"""
+
+import pathlib
+import re
+import shlex
+import sys
+
+import pytest
+
+import spectral_dd as sdd
+from spectral_dd import cli, sweeps
+from spectral_dd.__main__ import SCRIPTS, main
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page):
+    """The lines of the indented blocks, without comments and what a shell does around a command."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S).replace("\\\n", " ")
+    for line in re.findall(r"^ {4,}((?:python|spectral-dd) .*)", text, flags=re.M):
+        yield shlex.split(line.removesuffix("&"), comments=True)
+
+
+def run_words(words):
+    """Status of a command, run in this process: training dry; of what needs a sweep, only the flags are read."""
+    if words[:3] == ["python", "-m", "spectral_dd"]:
+        sys.argv = ["spectral_dd/__main__.py", *words[3:]]
+        return main()
+    script = SCRIPTS / (pathlib.Path(words[1]).name if words[0] == "python" else f"{words[1]}.py")
+    arguments = [word.replace("$i", "1") for word in words[2:]]
+    if script.stem == "train_sweep" and not any(argument.startswith("--target") for argument in arguments):
+        return cli.run_script([str(script), *arguments, *(["--dry_run"] * ("--dry_run" not in arguments))])
+    return not cli.parse(cli.load(script), [str(script), *arguments])
+
+
+def test_the_commands_of_all_pages_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    listed = list(dict.fromkeys(tuple(words) for page in PAGES for words in commands(page)))
+    for words in listed:
+        status, errors = run_words(list(words)), capsys.readouterr().err
+        # DIR stands for a directory that TFDS has prepared.
+        not_prepared = "--data_dir=DIR" in words and "download_and_prepare" in errors
+        assert status == 0 or not_prepared, f"{shlex.join(words)}: {errors}"
+    assert len(listed) > 10 and list(tmp_path.iterdir()) == []
+
+
+def test_what_make_does_in_the_documentation_is_in_the_makefile():
+    for page in PAGES:
+        for verb in re.findall(r"^    make (\w+)|`make (\w+)`", page.read_text(), flags=re.M):
+            assert re.search(rf"^{''.join(verb)}:", (ROOT / "Makefile").read_text(), flags=re.M), verb
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_snippets_of_a_page_work(page, tmp_path, monkeypatch):
+    tiny = {"model": "mlp", "train_size": 64, "batch_size": 32, "epochs": 100, "spectrum_examples": 0}
+    monkeypatch.chdir(tmp_path)
+
+    def sweep(*preset, **axes):
+        if preset == (None,):
+            axes["width"] = 2  # each width of one's own network is a program
+        return sweeps.sweep(*preset, **tiny | axes)
+
+    monkeypatch.setattr(sdd, "sweep", sweep)
+    namespace = {"__name__": "snippets"}
+    for snippet in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S):
+        exec(compile(snippet, page.name, "exec"), namespace)
