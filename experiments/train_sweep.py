@@ -32,8 +32,7 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
-flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0, **own)
-flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1, **own)
+cli.define_task(FLAGS)
 flags.DEFINE_integer(
     "min_packs", 1, "cut a new sweep into at least so many packs, so that as many tasks find work", lower_bound=1, **own
 )

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from spectral_dd.data import Dataset, load_dataset
     from spectral_dd.errors import CheckpointError, InputError, LockedError
     from spectral_dd.evaluate import evaluate_spectra
+    from spectral_dd.monitor import status
     from spectral_dd.own_measures import measure
     from spectral_dd.results import load_member, load_results
     from spectral_dd.run import train
@@ -24,6 +25,7 @@ __all__ = [
     "load_member",
     "load_results",
     "measure",
+    "status",
     "sweep",
     "train",
 ]
@@ -40,6 +42,7 @@ _ROOMS = {
     "load_dataset": "data",
     "load_member": "results",
     "load_results": "results",
+    "status": "monitor",
     "measure": "own_measures",
     "sweep": "sweeps",
     "train": "run",

@@ -83,10 +83,28 @@ def define_fields(
         flags.DEFINE_flag(flag, flag_values)
 
 
+def define_task(flag_values: flags.FlagValues) -> None:
+    """Defines --task_index and --task_count, for scripts of which several processes share the work."""
+    own: dict[str, Any] = {"flag_values": flag_values}
+    by_default = "; by default what started this process says: Slurm, MPI, TPU hosts"
+    flags.DEFINE_integer("task_index", None, f"take this share of the packs{by_default}", lower_bound=0, **own)
+    flags.DEFINE_integer("task_count", None, "number of shares, one process or job each", lower_bound=1, **own)
+
+
 def given(flag_values: flags.FlagValues, names: Iterable[str] = tuple(FIELDS)) -> dict[str, list[Any]]:
     """The values of those of the named fields' flags that were given."""
     values = {name: flag_values[name].value for name in names}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def as_arguments(flag_values: flags.FlagValues, names: Iterable[str]) -> list[str]:
+    """Arguments that give another process those of the named flags that were given."""
+    arguments = []
+    for name in names:
+        if not flag_values[name].using_default_value:
+            value = flag_values[name].value
+            arguments.append(f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}")
+    return arguments
 
 
 def sources(preset: str | None, *, members: Any, **axes: Any) -> list[str]:

@@ -131,6 +131,8 @@ class Compilations:
 
     def __str__(self) -> str:
         all_programs, read = self._seconds[self._COMPILED], self._seconds[self._READ]
-        compiled = len(all_programs) - len(read)
-        seconds = max(0.0, sum(all_programs) - sum(read))
-        return f"{compiled} programs compiled in {seconds:.1f} s, {len(read)} read from the cache in {sum(read):.1f} s"
+        compiling = max(0.0, sum(all_programs) - sum(read))
+        return (
+            f"{len(read)} of {len(all_programs)} programs from the cache in {sum(read):.1f} s, the others compiled in "
+            f"{compiling:.1f} s"
+        )

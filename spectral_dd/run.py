@@ -17,11 +17,11 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, locks, models, stored
+from spectral_dd import checkpoint, devices, launcher, locks, models, monitor, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
-from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
+from spectral_dd.errors import CheckpointError, Interrupted, LockedError
 from spectral_dd.family import Family
 from spectral_dd.files import Place
 from spectral_dd.planning import packing
@@ -46,8 +46,8 @@ def train(
     model: type[nn.Module] | None = None,
     measure: Callable[..., Any] | None = None,
     data_dir: str | None = None,
-    task_index: int = 0,
-    task_count: int = 1,
+    task_index: int | None = None,
+    task_count: int | None = None,
     save_minutes: float = 5.0,
     min_packs: int = 1,
     tune: bool = True,
@@ -65,7 +65,7 @@ def train(
       measure: of one's own, recorded beside the others: a function of (f, examples, directions), see
         `own_measures.measure`.
       data_dir: of TFDS.
-      task_index: which share, 0 to task_count - 1.
+      task_index: which share, 0 to task_count - 1; by default what started this process says, see `launcher.py`.
       task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
       save_minutes: longest time between checkpoints.
       min_packs: packs of a new sweep are halved until there are so many, as far as there are members, so that as many
@@ -80,8 +80,7 @@ def train(
       LockedError: other processes train packs of this share; the rest of it is done.
       CheckpointError: a checkpoint cannot be written or read.
     """
-    if not 0 <= task_index < task_count:
-        raise InputError(f"--task_index={task_index}: must be a whole number from 0 to --task_count - 1")
+    task = launcher.this_task(task_index, task_count)
     devices.set_up()
     x64 = any(c.dtype == "float64" for c in configs)
 
@@ -107,9 +106,10 @@ def train(
             return prepared.of(sweep.configs), sweep
 
     prepared, sweep = _beside_signals([prepare_and_plan])[0]
-    mine = packing.shares([pack.cost for pack in sweep.packs], task_count)[task_index]
+    mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
+    if task.source:
+        print(f"{task}: {len(mine) or 'none'} of {len(sweep.packs)} packs", file=sys.stderr)
     if not mine:
-        print(f"no pack is left for --task_index={task_index}: the sweep has {len(sweep.packs)}", file=sys.stderr)
         return sweep
     _train_packs(workdir, sweep, prepared, mine, 60 * save_minutes, x64)
     if said := divergence(workdir, sweep, mine):
@@ -281,7 +281,7 @@ def train_pack(
     if complete and all(stored.is_intact(place, epoch) for epoch in targets):
         progress.skip_to(targets[-1])
         return
-    with checkpoint.PackWriter(place) as writer:
+    with checkpoint.PackWriter(place) as writer, monitor.Beats(place.directory, progress.facts):
         if complete:
             writer.set_aside_damaged(every_byte=True)
         family = Family(configs, dataset, draws, on, lowering=lowering)
@@ -361,6 +361,7 @@ class PackTraining:
         program = "spectra" if with_spectra else "evaluation"
         self._begin(program)
         results = self._family.evaluate(self._state)
+        self._progress.diverged = int((results["finite"] == 0).sum())
         if with_spectra:
             results |= self._family.probe(self._state, self.epoch)
         self._second_descents.update(self.epoch, results)

@@ -5,8 +5,8 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NotRequired, Self, TypedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NotRequired, Self, TypedDict, TypeVar
 
 from spectral_dd import files, locks, strict_json
 from spectral_dd.config import FIELDS, Config, check_names, check_value
@@ -15,6 +15,8 @@ from spectral_dd.presets import AUTO, preset_axes
 
 # Where a row of a table of members stands, and its values.
 Row = tuple[str, Mapping[str, Any]]
+
+T = TypeVar("T")
 
 
 def sweep(preset: str | None = AUTO, *, members: Any = None, **axes: Any) -> list[Config]:
@@ -235,18 +237,10 @@ class Sweep:
         Raises:
           ValueError: it has another format, or anything in it is not as `to_json` writes it.
         """
-        version = content.get("format", 1) if isinstance(content, dict) else None
-        if type(version) is not int or not 1 <= version <= FORMAT:
-            raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
-        if version == FORMAT:
-            content = strict_json.unseal(content)
-        content = {name: value for name, value in content.items() if name != "format"}
-        if version == 1:
-            content = _from_format_1(content)
-        if version < FORMAT and isinstance(content.get("packs"), list):
-            content["packs"] = [{**pack, "ends": []} if isinstance(pack, dict) else pack for pack in content["packs"]]
+        version, content = _format(content), as_newest(content)
         shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
-        configs = [_config(shared | own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
+        shared = _typed(shared, "members[0]")
+        configs = [_config(shared, own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
         if version < FORMAT and (unknown := sorted(content.keys() & younger)):
             raise ValueError(f"{unknown[0]}: is unknown in format {version}")
@@ -281,13 +275,40 @@ class Sweep:
 _MEMBERS = {"shared": dict[str, Any], "members": list[dict[str, Any]]}
 
 
-def _config(values: dict[str, Any], where: str, complete: bool) -> Config:
+def _config(shared: dict[str, Any], own: dict[str, Any], where: str, complete: bool) -> Config:
     """A member from its stored values; of an older format, what is missing has its default."""
-    if complete and (missing := [name for name in FIELDS if name not in values]):
+    if complete and (missing := [name for name in FIELDS if name not in shared and name not in own]):
         raise ValueError(f"{where}.{missing[0]}: is missing")
+    return Config.of(**shared | _typed(own, where))
+
+
+def _typed(values: dict[str, Any], where: str) -> dict[str, Any]:
     check_names(values, f"{where}, ")
-    typed = {name: strict_json.decode(FIELDS[name].type, value, f"{where}.{name}") for name, value in values.items()}
-    return Config.of(**typed)
+    return {name: strict_json.decode(FIELDS[name].type, value, f"{where}.{name}") for name, value in values.items()}
+
+
+def as_newest(content: Any) -> dict[str, Any]:
+    """What a sweep.json of any format holds, in the newest one, without its seal and format.
+
+    Raises:
+      ValueError: its format is unknown, or its seal is broken.
+    """
+    version = _format(content)
+    if version == FORMAT:
+        content = strict_json.unseal(content)
+    content = {name: value for name, value in content.items() if name != "format"}
+    if version == 1:
+        content = _from_format_1(content)
+    if version < FORMAT and isinstance(content.get("packs"), list):
+        content["packs"] = [{**pack, "ends": []} if isinstance(pack, dict) else pack for pack in content["packs"]]
+    return content
+
+
+def _format(content: Any) -> int:
+    version = content.get("format", 1) if isinstance(content, dict) else None
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
+    return version
 
 
 def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
@@ -313,9 +334,19 @@ def read_sweep(workdir: str | os.PathLike) -> Sweep:
     Raises:
       InputError: there is none, or it is damaged, was edited, or has a format of another revision.
     """
+    return _read(workdir, Sweep.from_json)
+
+
+def read_content(workdir: str | os.PathLike) -> dict[str, Any]:
+    """What DIR/sweep.json holds, `shared`, `members`, `packs` and the rest, as it is: of thousands of members, making
+    and checking the configs takes a second. Raises as `read_sweep` does."""
+    return _read(workdir, as_newest)
+
+
+def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
     path = files.workdir_path(workdir) / "sweep.json"
     try:
-        return Sweep.from_json(strict_json.parse(path.read_text()))
+        return make(strict_json.parse(path.read_text()))
     except FileNotFoundError:
         message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
         raise InputError(message) from None
@@ -342,7 +373,7 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config], *, exte
         # Listed before looking for sweep.json, which another task may be writing: it writes nothing else before.
         names = [p.name for p in directory.iterdir()] if directory.exists() else []
         if not (directory / "sweep.json").exists():
-            if any(not name.startswith(files.TEMPORARY) for name in names):
+            if any(not name.startswith((files.TEMPORARY, files.jobs_directory("").name)) for name in names):
                 raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
             return None
     except OSError as error:
