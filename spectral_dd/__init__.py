@@ -1,5 +1,6 @@
 """Width sweeps of deep double descent, and the frequency content of what the networks compute."""
 
+from spectral_dd.analysis.verdict import verdict
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.errors import CheckpointError, InputError
@@ -18,4 +19,5 @@ __all__ = [
     "load_results",
     "sweep",
     "train",
+    "verdict",
 ]
