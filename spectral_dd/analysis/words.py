@@ -75,8 +75,8 @@ MEANING = (
     f"95 % interval of its mean lead lies within {NEAR:g} decades, a factor of {10**NEAR:.0f} in epochs), and it "
     f"follows that peak from seed to seed more closely than any fixed epoch does (p at most {SIGNIFICANCE:g}). No: the "
     f"interval lies outside, or p is larger although the sweep finds a measure that follows the peak to {FOLLOWS:g} "
-    f"decades in at least {POWER:.0%} of cases (power). Lead: + after the peak of the test error, - before; a measure without a peak "
-    "counts with the end where it is highest, one without its event with the last record."
+    f"decades in at least {POWER:.0%} of cases (power). Lead: + after the peak of the test error, - before; a measure "
+    "without a peak counts with the end where it is highest, one without its event with the last record."
 )
 
 
