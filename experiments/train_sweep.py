@@ -9,14 +9,10 @@ A comma list makes a flag an axis, and axes multiply: --width=1,2,4 --seed=0,1 t
 it stopped. --dry_run says what would be done.
 """
 
-import sys
-
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli, devices, presets
-from spectral_dd.planning.dry_run import describe
-from spectral_dd.planning.prepare import prepare
+from spectral_dd import cli, presets
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -27,6 +23,9 @@ flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and wor
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0, **own)
 flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1, **own)
+flags.DEFINE_integer(
+    "min_packs", 1, "cut a new sweep into at least so many packs, so that as many tasks find work", lower_bound=1, **own
+)
 flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0, **own)
 flags.DEFINE_enum(
     "tune", "auto", ["auto", "off"], "time what is fastest before a long sweep, or use the usual choices", **own
@@ -37,8 +36,13 @@ cli.define_fields(FLAGS)
 def main() -> None:
     configs = sdd.sweep(FLAGS.preset, members=FLAGS.members, **cli.given(FLAGS))
     if FLAGS.dry_run:
+        # Here, so that what is wrong with a flag is answered before JAX is imported.
+        from spectral_dd import devices
+        from spectral_dd.planning.dry_run import describe
+        from spectral_dd.planning.prepare import prepare
+
         devices.set_up()
-        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count))
+        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs))
         return
     sdd.train(
         FLAGS.workdir,
@@ -47,9 +51,10 @@ def main() -> None:
         task_index=FLAGS.task_index,
         task_count=FLAGS.task_count,
         save_minutes=FLAGS.save_minutes,
+        min_packs=FLAGS.min_packs,
         tune=FLAGS.tune == "auto",
     )
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

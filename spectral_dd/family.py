@@ -176,32 +176,34 @@ class Family:
         return self.to_host(self._evaluate(self._members, state, self._images))
 
     def probe(self, state: State, epoch: int) -> dict[str, np.ndarray]:
-        """What `probe.spectra` and, with `spectrum_measures`, `probe.outputs` name, `optimization_variance`, and
-        `relabelled`: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`.
+        """What `probe.spectra` and, with `spectrum_measures`, `probe.outputs` name, `optimization_variance`, and what
+        `probe.probes` says of the examples: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`.
 
         Examples that a split does not have (fewer relabelled ones than asked for) are NaN. What is drawn depends on
-        the epoch only with `spectrum_resample`.
+        the epoch only with `spectrum_resample`. Without the optimiser's state there is no `optimization_variance`.
         """
         if self.config.spectrum.resample:
             self._choose_probes(epoch)
         arguments = (self._images, jnp.int32(epoch))
-        spectra = self.to_host(self._spectra(self._probed, state, *arguments)) | {"relabelled": self._relabelled}
+        spectra = self.to_host(self._spectra(self._probed, state, *arguments)) | self._examples
         if not self.config.spectrum.measures:
             return spectra
+        outputs = self.to_host(self._outputs(self._probed, state, *arguments))
+        del outputs["outputs"]
+        if state.optimizer is None:  # no step can be taken
+            return spectra | outputs
         # Single steps from here, each with the first batch of an epoch that training never comes to.
         last, updated = self.config.epochs, []
         for i in range(last, last + self.config.spectrum.updates):
             after = self.train(_copy(state), i, i + 1, max_steps=1)
             updated.append(self.to_host(self._outputs(self._probed, after, *arguments))["outputs"])
-        outputs = self.to_host(self._outputs(self._probed, state, *arguments))
-        del outputs["outputs"]
         variance = jax.jit(measures.optimization_variance)(np.stack(updated))
         return spectra | outputs | {"optimization_variance": np.asarray(variance)}
 
     def _choose_probes(self, epoch: int) -> None:
         pairs = zip(self.configs, self._draws, strict=True)
         chosen = [probe.probes(config, draws, self.dataset, epoch) for config, draws in pairs]
-        self._relabelled = np.stack([relabelled for _, relabelled in chosen])
+        self._examples = jax.tree.map(lambda *members: np.stack(members), *[examples for _, examples in chosen])
         stacked = jax.tree.map(lambda *arrays: _stack(arrays, missing=-1), *[probes for probes, _ in chosen])
         self._probed = self.to_devices((np.array([c.seed for c in self.configs], np.uint32), stacked))
 
@@ -224,6 +226,10 @@ class Family:
         structure = jax.tree.structure(self._abstract_state().optimizer)
         leaves = [tree["optimizer"][name] for name in sorted(tree["optimizer"], key=int)]
         return self.to_devices(State(tree["variables"], jax.tree.unflatten(structure, leaves), tree["step"]))
+
+    def load_variables(self, variables: dict[str, Any]) -> State:
+        """A state of recorded variables `(member, ...)`: without the optimiser's, so that it cannot be trained."""
+        return self.to_devices(State(variables, None, jnp.zeros(len(self.configs), jnp.int32)))
 
     def abstract_tree(self) -> dict[str, Any]:
         """Shapes and types of `save_tree`."""
@@ -318,5 +324,6 @@ def member_arrays(configs: Sequence[Config], draws: Sequence[Draws]) -> Member:
         example=_stack([d.index for d in draws], missing=0),
         labels=_stack([d.labels for d in draws], missing=0),
         true_labels=_stack([d.true_labels for d in draws], missing=0),
+        noisy=_stack([d.noisy for d in draws], missing=0).astype(bool),
     )
     return Member(**arrays)
