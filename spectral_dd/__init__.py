@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spectral_dd.analysis.verdict import verdict
     from spectral_dd.config import Config
     from spectral_dd.data import Dataset, load_dataset
     from spectral_dd.errors import CheckpointError, InputError, LockedError
@@ -28,6 +29,7 @@ __all__ = [
     "status",
     "sweep",
     "train",
+    "verdict",
 ]
 
 # Where each is. They are imported when they are first used: JAX and Orbax take seconds, and a script should answer
@@ -46,6 +48,7 @@ _ROOMS = {
     "measure": "own_measures",
     "sweep": "sweeps",
     "train": "run",
+    "verdict": "analysis.verdict",
 }
 
 

@@ -61,6 +61,9 @@ class SpectrumConfig:
         min=0,
     )
     updates: int = _static(8, "updates by one batch each whose variance is measured", min=2)
+    from_epoch: int = _static(
+        0, "first epoch with spectra and measures; the last one always has them", unit="epochs", min=0
+    )
     budget: float = _static(
         1.0,
         "largest share of the work that spectra and measures may take; to keep to it, some recorded epochs have none",
