@@ -15,8 +15,11 @@ from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli, devices, presets
+from spectral_dd.errors import InputError
+from spectral_dd.planning import elsewhere
 from spectral_dd.planning.dry_run import describe
 from spectral_dd.planning.prepare import prepare
+from spectral_dd.planning.target import CHIPS, parse_target, without_devices
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -24,6 +27,11 @@ flags.DEFINE_string("workdir", None, "directory that the sweep is written to", r
 flags.DEFINE_string("preset", "digits", f"axes that flags override: {', '.join(presets.PRESETS)}", **own)
 flags.DEFINE_string("members", None, "table of members: a CSV file with a column a field; flags fill the rest", **own)
 flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
+flags.DEFINE_string(
+    "target", None,
+    f"with --dry_run: compile for hardware that is not here: {', '.join(CHIPS)}; h100:8 for eight, v5e:2x2 for a slice",
+    **own,
+)  # fmt: skip
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0, **own)
 flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1, **own)
@@ -36,8 +44,17 @@ cli.define_fields(FLAGS)
 
 def main() -> None:
     configs = sdd.sweep(FLAGS.preset, members=FLAGS.members, **cli.given(FLAGS))
+    if FLAGS.target and not FLAGS.dry_run:
+        raise InputError(f"--target={FLAGS.target}: compiles and plans only; give --dry_run too")
     if FLAGS.dry_run:
+        target = parse_target(FLAGS.target) if FLAGS.target else None
+        if target:
+            without_devices()
         devices.set_up()
+        if target:
+            for line in elsewhere.describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count, target):
+                print(line, flush=True)
+            return
         print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count))
         return
     sdd.train(

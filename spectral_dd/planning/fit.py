@@ -1,0 +1,52 @@
+"""How many members of a pack fit into the memory of a device: by compiling, before anything is written."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+
+from spectral_dd.family import host_arrays
+from spectral_dd.planning import packing
+from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.epochs import spectrum_epochs
+from spectral_dd.planning.prepare import Prepared
+from spectral_dd.programs import Programs, memory
+from spectral_dd.sweeps import Lowering, Pack
+from spectral_dd.training import EVALUATION_BATCH
+
+
+def program_names(prepared: Prepared, members: Sequence[int]) -> tuple[str, ...]:
+    """The programs of `programs.Programs` that members of a pack need."""
+    configs, draws = [prepared.configs[i] for i in members], [prepared.draws[i] for i in members]
+    if not spectrum_epochs(configs, prepared.dataset(members[0]), draws):
+        return "training", "evaluation"
+    measured = ("outputs",) if configs[0].spectrum.measures else ()
+    return "training", "evaluation", "spectra", *measured
+
+
+def fitting(prepared: Prepared, pack: Pack, on: Sequence[jax.Device], cost: Cost, limit: int | None = None) -> Lowering:
+    """The lowering of a pack with as many members at once as fit.
+
+    A program holds no more than it moves, so a pack whose step moves less than a device has needs no compiling.
+
+    Args:
+      prepared: the sweep.
+      pack: whose members are in question.
+      on: the devices that it is spread over.
+      cost: of a step.
+      limit: bytes that a device may use; by default what it has.
+
+    Raises:
+      InputError: not even one member of one of its programs fits.
+    """
+    configs, dataset = [prepared.configs[i] for i in pack.members], prepared.dataset(pack.members[0])
+    draws = [prepared.draws[i] for i in pack.members]
+    limit = limit or memory(on[0])
+    at_once = min(pack.lowering.at_once or len(configs), -(-len(configs) // len(on)))
+    if at_once * cost.step_bytes(packing.widest(configs), EVALUATION_BATCH) < limit:
+        return pack.lowering
+    shapes = host_arrays(configs, dataset, draws)[0].shapes()
+    programs = Programs(configs, dataset.num_classes, shapes, on, lowering=pack.lowering, memory_limit=limit)
+    compiled = {name: programs[name] for name in program_names(prepared, pack.members)}
+    fits = compiled["training"].at_once
+    return pack.lowering if fits == at_once else dataclasses.replace(pack.lowering, at_once=fits)
