@@ -15,7 +15,7 @@ endif
 # Named by the version: another Python makes another environment.
 READY := $(VENV)/ready-$(lastword $(shell $(PYTHON) --version))
 
-.PHONY: demo test lint format bench results clean setup
+.PHONY: demo test lint format bench bench-target results clean setup
 
 demo: $(READY)
 	$(BIN)/python experiments/train_sweep.py --workdir=runs/demo --preset=digits
@@ -36,6 +36,11 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python benchmarks/report.py
+
+# Of the packages for GPUs the compiler alone, without NVIDIA's libraries.
+bench-target: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt "jax[cuda13-local,tpu]"
+	$(BIN)/python benchmarks/target.py
 
 results: $(READY)
 	$(BIN)/python experiments/results.py

@@ -4,6 +4,9 @@ The channels of the networks lie side by side, and kernels are blocks on the dia
 them are multiplied too, which an accelerator does for nothing while its matrix unit is wider than the networks, and
 while it waits for memory: the bytes are those of the networks. A grouped convolution, which `jax.vmap` makes of
 `lax.conv_general_dilated`, multiplies no zeros, but is slow on many devices, above all in its gradients.
+
+Zero times infinity is not a number, so a member that diverges would take its neighbours along. Its numbers are
+therefore taken out before a convolution, and what comes out for it is NaN.
 """
 
 import functools
@@ -17,6 +20,9 @@ from jaxtyping import Array, Float
 
 # Channels that an ordinary convolution should have to fill the matrix unit of an accelerator.
 FULL_CHANNELS = 64
+# A network with larger numbers has diverged. Sums of products with them, and what algorithms make of images before they
+# multiply, stay finite.
+LARGEST = 1e15
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -50,11 +56,14 @@ def _operations(stride: int):
     def pullback_alone(x, kernel, dy):
         return jax.vjp(alone, x, kernel)[1](dy)
 
-    def together(x, kernel):
+    def packed_together(x, kernel):
         return side_by_side(x, kernel, stride)
 
+    def together(x, kernel):
+        return contained(packed_together, x, kernel)
+
     def pullback_together(x, kernel, dy):
-        return jax.vjp(together, x, kernel)[1](dy)
+        return contained(lambda x, kernel, dy: jax.vjp(packed_together, x, kernel)[1](dy), x, kernel, dy)
 
     return _batched_by(alone, together), _batched_by(pullback_alone, pullback_together)
 
@@ -73,6 +82,18 @@ def _batched_by(alone, together):
         return outputs, jax.tree.map(lambda _: True, outputs)
 
     return operation
+
+
+def contained(f, *arrays: Float[Array, "member ..."]):
+    """`f(*arrays)`, arrays `(member, ...)` too, with NaN for each member that has other than moderate numbers."""
+    fine = [jnp.abs(a) < LARGEST for a in arrays]
+    outputs = f(*(jnp.where(is_fine, a, 0) for is_fine, a in zip(fine, arrays, strict=True)))
+    members = functools.reduce(jnp.logical_and, (is_fine.all(axis=tuple(range(1, is_fine.ndim))) for is_fine in fine))
+
+    def only_of_those(y):
+        return jnp.where(members.reshape(-1, *(1,) * (y.ndim - 1)), y, jnp.nan)
+
+    return jax.tree.map(only_of_those, outputs)
 
 
 def side_by_side(

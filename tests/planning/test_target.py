@@ -59,9 +59,9 @@ def test_a_roofline_takes_the_longer_of_products_and_bytes():
     assert exact == pytest.approx(989 / 67 * 1e-3) and tf32 == pytest.approx(989 / 495 * 1e-3)
 
 
-def job_of(configs, dataset, num_devices=1, lowering=Lowering("packed", None), programs=("training",)):
+def job_of(configs, dataset, num_devices=1):
     shapes = host_arrays(configs, dataset, draw_all(configs, {"digits": dataset}))[0].shapes()
-    return target.Job(configs, dataset.num_classes, shapes, lowering, num_devices, programs)
+    return target.Job(configs, dataset.num_classes, shapes, Lowering("packed", None), num_devices, ("training",))
 
 
 def members(count, **values):
