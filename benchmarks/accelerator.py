@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import data, devices, files
+from spectral_dd import cli, data, devices, files
 from spectral_dd.config import Config
 from spectral_dd.family import Family
 from spectral_dd.planning import target
@@ -32,11 +32,13 @@ from spectral_dd.programs import lowerings
 from spectral_dd.provenance import provenance
 from spectral_dd.sweeps import Lowering
 
-MINUTES = flags.DEFINE_float("minutes", 10.0, "time limit; what is left is measured by the next call")
-OUTPUT = flags.DEFINE_string("output", "docs/accelerator-run.md", "file to write")
-RESULTS = flags.DEFINE_string("results", None, "what was measured already; by default in the cache directory")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "where CIFAR-10 is prepared; otherwise the sweep is of random images")
-TOY = flags.DEFINE_bool("toy", False, "small networks and images")
+FLAGS = flags.FlagValues()
+own = {"flag_values": FLAGS}
+flags.DEFINE_float("minutes", 10.0, "time limit; what is left is measured by the next call", **own)
+flags.DEFINE_string("output", "docs/accelerator-run.md", "file to write", **own)
+flags.DEFINE_string("results", None, "what was measured already; by default in the cache directory", **own)
+flags.DEFINE_string("data_dir", None, "where CIFAR-10 is prepared; otherwise the sweep is of random images", **own)
+flags.DEFINE_bool("toy", False, "small networks and images", **own)
 
 BATCH = 128
 # Largest difference of a logit of two ways to compute it, over the largest logit. Five steps amplify rounding.
@@ -72,7 +74,7 @@ FULL = Size(
     torch=["Sequential", "HalfPrecision", "Compiled"],
 )
 SMALL = Size(
-    cases=[("cnn5", 1, 2)],
+    cases=[("mlp", 4, 2)],
     image=8,
     steps=1,
     repeats=1,
@@ -196,8 +198,9 @@ def side_by_side_rates(size: Size) -> Iterator[Item]:
     """PyTorch's training of the same networks, one after another, and both spectra; each in a process of its own."""
     import side_by_side  # its flags are those of the benchmarks
 
-    if importlib.util.find_spec("torch") is None:
+    if importlib.util.find_spec("torch") is None or not size.torch:
         return
+    flags.FLAGS.mark_as_parsed()
 
     def rate(program: str, setting: Any, pieces: int) -> float:
         running = side_by_side.Running(program, setting)
@@ -221,14 +224,14 @@ def side_by_side_rates(size: Size) -> Iterator[Item]:
         yield Item("spectra", f"{count} x {model} k={width}, {name}", lambda p=program: rate(p, setting, pieces), 30)
 
 
-def sweep(size: Size) -> Iterator[Item]:
+def sweep(size: Size, data_dir: str | None) -> Iterator[Item]:
     """A width sweep as a user runs it."""
 
     def measured() -> dict[str, Any]:
         axes = dict(size.sweep)
         configs = sdd.sweep(axes.pop("preset"), **axes)
-        given: dict[str, Any] = {"data_dir": DATA_DIR.value}
-        if not DATA_DIR.value:
+        given: dict[str, Any] = {"data_dir": data_dir}
+        if not data_dir:
             given = {"dataset": random_images(size.image, max(size.steps, 4))}
             configs = [c.replace(train_size=0) for c in configs]
         with tempfile.TemporaryDirectory() as directory:
@@ -287,22 +290,22 @@ def _written(found: Any) -> str:
     return f"{found:,.0f}" if isinstance(found, float | int) and found >= 100 else str(found)[:200]
 
 
-def run(size: Size, path: pathlib.Path, minutes: float) -> str:
+def run(size: Size, path: pathlib.Path, minutes: float, data_dir: str | None = None) -> str:
     """Measures, and returns the page."""
     devices.set_up()
     kind = jax.local_devices()[0].device_kind.lower()
     chip = next((chip for name, chip in target.CHIPS.items() if name in kind), None)
     deadline = time.monotonic() + 60 * minutes
     with devices.numerics(x64=False):
-        items = [*correctness(size), *throughput(size, chip), *side_by_side_rates(size), *sweep(size)]
+        items = [*correctness(size), *throughput(size, chip), *side_by_side_rates(size), *sweep(size, data_dir)]
         return page(items, measure(items, path, deadline))
 
 
-def main(argv: Sequence[str]) -> None:
-    kept = files.cache_directory() / f"accelerator{'-toy' * TOY.value}.json"
-    text = run(SMALL if TOY.value else FULL, pathlib.Path(RESULTS.value or kept), MINUTES.value)
-    files.write_whole(OUTPUT.value, text)
+def main() -> None:
+    kept = files.cache_directory() / f"accelerator{'-toy' * FLAGS.toy}.json"
+    text = run(SMALL if FLAGS.toy else FULL, pathlib.Path(FLAGS.results or kept), FLAGS.minutes, FLAGS.data_dir)
+    files.write_whole(FLAGS.output, text)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(cli.run_script(sys.argv))

@@ -148,7 +148,7 @@ class Programs:
         state = self._dealt(self.abstract_state())
         # Spectra are of parameters and logits in their own type and precision, whatever the layers compute in.
         exact = models.with_fields(self.model, dtype=jnp.dtype(config.param_dtype))
-        max_batch = max(1, self._spectrum_batch // at_once)
+        max_batch = max(1, self._spectrum_batch // self._at_once)
         function: Callable[..., Any]
         match name:
             case "training":

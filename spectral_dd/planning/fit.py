@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 from spectral_dd.family import host_arrays
 from spectral_dd.planning import packing
@@ -27,7 +28,8 @@ def program_names(prepared: Prepared, members: Sequence[int]) -> tuple[str, ...]
 def fitting(prepared: Prepared, pack: Pack, on: Sequence[jax.Device], cost: Cost, limit: int | None = None) -> Lowering:
     """The lowering of a pack with as many members at once as fit.
 
-    A program holds no more than it moves, so a pack whose step moves less than a device has needs no compiling.
+    A program holds no more than its arguments and what it moves, so a pack for which both are less than a device has
+    needs no compiling.
 
     Args:
       prepared: the sweep.
@@ -42,11 +44,16 @@ def fitting(prepared: Prepared, pack: Pack, on: Sequence[jax.Device], cost: Cost
     configs, dataset = [prepared.configs[i] for i in pack.members], prepared.dataset(pack.members[0])
     draws = [prepared.draws[i] for i in pack.members]
     limit = limit or memory(on[0])
-    at_once = min(pack.lowering.at_once or len(configs), -(-len(configs) // len(on)))
-    if at_once * cost.step_bytes(packing.widest(configs), EVALUATION_BATCH) < limit:
+    on_each = -(-len(configs) // len(on))
+    at_once = min(pack.lowering.at_once or on_each, on_each)
+    widest = packing.widest(configs)
+    moved = at_once * cost.step_bytes(widest, EVALUATION_BATCH)
+    arrays = host_arrays(configs, dataset, draws)[0]
+    # Parameters, two moments and the gradient.
+    of_state = 4 * on_each * cost.parameters(widest) * np.dtype(widest.param_dtype).itemsize
+    if moved + of_state + sum(a.nbytes for a in jax.tree.leaves(arrays)) < limit:
         return pack.lowering
-    shapes = host_arrays(configs, dataset, draws)[0].shapes()
-    programs = Programs(configs, dataset.num_classes, shapes, on, lowering=pack.lowering, memory_limit=limit)
+    programs = Programs(configs, dataset.num_classes, arrays.shapes(), on, lowering=pack.lowering, memory_limit=limit)
     compiled = {name: programs[name] for name in program_names(prepared, pack.members)}
     fits = compiled["training"].at_once
     return pack.lowering if fits == at_once else dataclasses.replace(pack.lowering, at_once=fits)
