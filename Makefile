@@ -33,9 +33,14 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python benchmarks/report.py
+# Half an hour, with BENCH=--quick five minutes. PyTorch has an environment of its own.
+bench: $(READY) .venv-torch/ready
+	TORCH_PYTHON=.venv-torch/bin/python $(BIN)/python benchmarks/report.py $(BENCH)
+
+.venv-torch/ready:
+	$(or $(TORCH_BASE),$(shell command -v python3.11),$(PYTHON)) -m venv --clear .venv-torch
+	.venv-torch/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy absl-py matplotlib scikit-learn
+	touch $@
 
 # Of the packages for GPUs the compiler alone, without NVIDIA's libraries.
 bench-target: $(READY)

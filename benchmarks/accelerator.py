@@ -26,7 +26,7 @@ import spectral_dd as sdd
 from spectral_dd import cli, data, devices, files
 from spectral_dd.config import Config
 from spectral_dd.family import Family
-from spectral_dd.planning import target
+from spectral_dd.planning import hardware
 from spectral_dd.planning.cost import Cost
 from spectral_dd.programs import lowerings
 from spectral_dd.provenance import provenance
@@ -139,7 +139,7 @@ def correctness(size: Size) -> Iterator[Item]:
         yield Item("correctness", name, lambda lowering=lowering: difference(lowering), 30)
 
 
-def throughput(size: Size, chip: target.Chip | None) -> Iterator[Item]:
+def throughput(size: Size, chip: hardware.Chip | None) -> Iterator[Item]:
     """Models x examples a second of a pack by each lowering."""
     dataset = random_images(size.image, size.steps)
 
@@ -294,7 +294,7 @@ def run(size: Size, path: pathlib.Path, minutes: float, data_dir: str | None = N
     """Measures, and returns the page."""
     devices.set_up()
     kind = jax.local_devices()[0].device_kind.lower()
-    chip = next((chip for name, chip in target.CHIPS.items() if name in kind), None)
+    chip = next((chip for name, chip in hardware.CHIPS.items() if name in kind), None)
     deadline = time.monotonic() + 60 * minutes
     with devices.numerics(x64=False):
         items = [*correctness(size), *throughput(size, chip), *side_by_side_rates(size), *sweep(size, data_dir)]
@@ -308,4 +308,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

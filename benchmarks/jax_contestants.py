@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from side_by_side import BATCH, EXAMPLES, HALF_WIDTH, PLANNED_STEPS, POINTS, STEPS_PER_EPOCH, Setting, serve
+from side_by_side import BATCH, EXAMPLES, HALF_WIDTH, PLANNED_STEPS, POINTS, SIDE, STEPS_PER_EPOCH, Setting, serve
 
 from spectral_dd import data, devices
 from spectral_dd.config import Config
@@ -23,12 +23,13 @@ class CNN5(nn.Module):
     """The network with flax's own layers."""
 
     width: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x, train: bool):
         for factor, pool in ((1, 1), (2, 2), (4, 2), (8, 0)):
-            x = nn.Conv(factor * self.width, (3, 3), use_bias=False)(x)
-            x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+            x = nn.Conv(factor * self.width, (3, 3), use_bias=False, dtype=self.dtype)(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x))
             x = x.max(axis=(1, 2)) if not pool else nn.max_pool(x, (pool, pool), (pool, pool))
         return nn.Dense(10)(x)
 
@@ -37,11 +38,12 @@ class ResNet18(nn.Module):
     """The network with flax's own layers."""
 
     width: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x, train: bool):
-        conv = functools.partial(nn.Conv, use_bias=False)
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+        conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype)
         x = nn.relu(norm()(conv(self.width, (3, 3))(x)))
         for block in range(8):
             features, stride = self.width * 2 ** (block // 2), 2 if block in (2, 4, 6) else 1
@@ -59,10 +61,10 @@ NETWORKS: dict[str, type[nn.Module]] = {"cnn5": CNN5, "resnet18": ResNet18}
 class Loop:
     """One jitted step with flax's own layers, called for one network after another."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: Setting, dtype: str = "float32"):
         self.images, self.labels = map(jnp.asarray, setting.data())
         self.setting, self.optimizer = setting, optax.adam(1e-3)
-        steps = {width: self.make_step(NETWORKS[setting.model](width)) for width in set(setting.widths)}
+        steps = {width: self.make_step(NETWORKS[setting.model](width, dtype)) for width in set(setting.widths)}
         self.members: list[list[Any]] = []
         for seed, width in enumerate(setting.widths):
             key = jax.random.key(seed)
@@ -97,6 +99,18 @@ class Loop:
                 for batch, batch_key in zip(batches, jax.random.split(augment_key, len(batches)), strict=True):
                     state = step(state, batch, batch_key)
             member[1:] = jax.block_until_ready(state), key
+
+
+class Product:
+    """A product of two large matrices, accumulated in float32."""
+
+    def __init__(self, setting: Setting, dtype: str):
+        self.factors = jax.random.normal(jax.random.key(0), (2, SIDE, SIDE)).astype(dtype)
+        self.product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest", preferred_element_type="float32"))
+
+    def work(self, times: int) -> None:
+        for _ in range(times):
+            self.product(*self.factors).block_until_ready()
 
 
 class LoopSpectra:
@@ -152,9 +166,9 @@ def family_of(configs: list[Config], dataset: data.Dataset, *arguments: Any, **o
 class Ours:
     """This project: packs of padded networks, on a CPU a stream a core, epochs on the device."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: Setting, dtype: str = "float32"):
         devices.set_up()
-        configs, dataset = members(setting)
+        configs, dataset = members(setting, dtype=dtype)
         here, cost = jax.local_devices(), Cost(configs, {"random": dataset})
         plan = packing.plan(configs, cost, lambda widest: lowerings(here[0].platform, widest.width)[0], len(here))
         groups = [[device] for device in here] if plan.apart else [here]
@@ -189,4 +203,4 @@ class OurSpectra:
 
 
 if __name__ == "__main__":
-    serve(Loop, LoopSpectra, Ours, OurSpectra)
+    serve(Loop, Product, LoopSpectra, Ours, OurSpectra)

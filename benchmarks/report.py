@@ -1,8 +1,8 @@
 """Writes docs/benchmarks.md: what was measured where, and what each benchmark prints.
 
-An hour on two cores.
+Half an hour on two cores, five minutes with --quick. TORCH_PYTHON is the Python of an environment with PyTorch.
 
-    python benchmarks/report.py [--seconds=2] [--repeats=3]
+    python benchmarks/report.py [--quick] [--seconds=1.5] [--repeats=3]
 """
 
 import os
@@ -15,16 +15,27 @@ import time
 from collections.abc import Sequence
 
 import jax
-import torch
 from absl import app, flags
-from side_by_side import CORES, REPEATS, SECONDS, STEPS_PER_EPOCH
+from side_by_side import CORES, REPEATS, SECONDS, STEPS_PER_EPOCH, TORCH_PYTHON
 
 from spectral_dd import devices
 from spectral_dd.provenance import provenance
 
 OUTPUT = flags.DEFINE_string("output", "docs/benchmarks.md", "file to write")
+QUICK = flags.DEFINE_bool("quick", False, "a few rows of training, spectra and the whole job only, once each")
 
-PROGRAMS = ["benchmarks/training.py", "benchmarks/spectrum.py", "benchmarks/conv.py", "benchmarks/sweep.py"]
+PROGRAMS = [
+    "benchmarks/training.py",
+    "benchmarks/spectrum.py",
+    "benchmarks/job.py",
+    "benchmarks/conv.py",
+    "benchmarks/sweep.py",
+]
+QUICK_PROGRAMS = [
+    "benchmarks/training.py --width=2,32",
+    "benchmarks/spectrum.py --size=8",
+    "benchmarks/job.py --jobs=1 --epochs=60",
+]
 CPU_PROGRAMS = ["benchmarks/operations.py"]
 GPU_PROGRAMS = ["benchmarks/training.py --model=resnet18"]
 
@@ -49,13 +60,18 @@ Other load hurts PyTorch most: each of its operations waits for all cores.
 
 def processor() -> str:
     cpuinfo = pathlib.Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return model.group(1) if model else platform.machine()
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    model = re.search(r"model name\s*: (.*)", text)
+    units = sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16"} & set(text.split()))
+    return f"{model.group(1) if model else platform.machine()} ({', '.join(units)})"
 
 
 def header(minutes: float, load: float) -> str:
     about = provenance()
-    versions = about["versions"] | {"torch": torch.__version__}
+    printed = subprocess.run(
+        [TORCH_PYTHON, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True
+    )
+    versions = about["versions"] | {"torch": printed.stdout.strip()}
     return HEADER.format(
         repeats=REPEATS.value,
         steps=STEPS_PER_EPOCH,
@@ -90,7 +106,11 @@ def main(argv: Sequence[str]) -> None:
     start, load = time.monotonic(), os.getloadavg()[1]
     devices.set_up()
     on_gpu = jax.devices()[0].platform == "gpu"
-    sections = [printed_by(program) for program in PROGRAMS + (GPU_PROGRAMS if on_gpu else CPU_PROGRAMS)]
+    if QUICK.value:
+        SECONDS.value, REPEATS.value, programs = 0.5, 1, QUICK_PROGRAMS
+    else:
+        programs = PROGRAMS + (GPU_PROGRAMS if on_gpu else CPU_PROGRAMS)
+    sections = [printed_by(program) for program in programs]
     pathlib.Path(OUTPUT.value).write_text("\n".join([header((time.monotonic() - start) / 60, load), *sections]))
 
 

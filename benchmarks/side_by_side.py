@@ -1,7 +1,7 @@
 """Contestants side by side: what each of them works on, and how they are started, timed and compared.
 
-A contestant is a class that is made from a `Setting` and whose `work(times)` does some work so many times. Each runs in
-a process of its own, and they work in turn, so that whatever else the machine does hits all alike.
+A contestant is a class that is made from a `Setting` and options, and whose `work(times)` does some work so many times.
+Each runs in a process of its own, and they work in turn, so that whatever else the machine does hits all alike.
 """
 
 import json
@@ -22,6 +22,9 @@ REPEATS = flags.DEFINE_integer("repeats", 3, "measurements of each, in turn")
 
 CORES = len(os.sched_getaffinity(0))
 
+# PyTorch may have an environment of its own: its wheels for the CPU alone come later, or not at all, for a new Python.
+TORCH_PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)
+
 # Training: what one piece of work is, for each network.
 BATCH = 128
 # Few, to measure quickly, but not so few that the first one counts too much, for which a call of this project gets its
@@ -31,6 +34,9 @@ STEPS_PER_EPOCH = 4
 # long as that of the five-layer networks of Nakkiran et al. (arXiv 1912.02292).
 PLANNED_STEPS = 500_000
 
+# Products of matrices: rows and columns of each.
+SIDE = 2048
+
 # Spectra: what one piece of work is, for each network.
 EXAMPLES = 256
 POINTS = 128
@@ -38,6 +44,12 @@ HALF_WIDTH = 0.5
 
 # Several processes share an accelerator, of which the first JAX would otherwise take three quarters.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def has_bfloat16_units() -> bool:
+    """Whether the processor multiplies in bfloat16; else that is emulated, and slower than float32."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    return cpuinfo.exists() and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpuinfo.read_text().split())
 
 
 class Setting(NamedTuple):
@@ -67,8 +79,8 @@ class Setting(NamedTuple):
 
 def serve(*contestants: type) -> None:
     """The program of a contestant: answers each line of its input with the seconds that so much work took."""
-    name, setting = sys.argv[1:]
-    contestant = {c.__name__: c for c in contestants}[name](Setting(**json.loads(setting)))
+    setting, name, *options = sys.argv[1:]
+    contestant = {c.__name__: c for c in contestants}[name](Setting(**json.loads(setting)), *options)
     contestant.work(1)
     print("ready", flush=True)
     for line in sys.stdin:
@@ -83,11 +95,12 @@ class Running:
     def __init__(self, program: str, setting: Setting):
         """
         Args:
-          program: file beside this one and class in it.
+          program: file beside this one, class in it and its options.
           setting: what the class is made from.
         """
-        file, name = program.split()
-        command = [sys.executable, str(pathlib.Path(__file__).with_name(file)), name, json.dumps(setting._asdict())]
+        file, *contestant = program.split()
+        python = TORCH_PYTHON if file.startswith("torch") else sys.executable
+        command = [python, str(pathlib.Path(__file__).with_name(file)), json.dumps(setting._asdict()), *contestant]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "ready":
@@ -137,8 +150,8 @@ def print_heading(names: list[str], values: list[str]) -> None:
     print("|---" * len(names) + "|---:" * len(values) + "|", flush=True)
 
 
-def print_mean(ratios: list[float]) -> None:
-    print(f"\nGeometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}.")
+def print_mean(what: str, ratios: list[float]) -> None:
+    print(f"Geometric mean of {what}: {statistics.geometric_mean(ratios):.2f}, the least {min(ratios):.2f}.")
 
 
 def print_row(*cells: object) -> None:

@@ -18,6 +18,9 @@ MEMBERS = flags.DEFINE_integer("members", CORES, "networks")
 
 OTHERS = {
     "PyTorch, a call a point": "torch_contestants.py Spectra",
+    "PyTorch, channels last": "torch_contestants.py Spectra channels_last",
+    "PyTorch, compiled": "torch_contestants.py Spectra channels_last compile",
+    "PyTorch, a process a core": "torch_contestants.py SpectraProcesses",
     "JAX, a call a point": "jax_contestants.py LoopSpectra",
 }
 OURS = {"spectral_dd": "jax_contestants.py OurSpectra"}
@@ -29,6 +32,7 @@ classes, along a random direction through each of {examples} examples, {points} 
 
 - PyTorch, a call a point: as in the paper's public code, one network after another: for each point a forward pass of
   all examples (`eval`, `no_grad`, all {cores} cores or the GPU), whose logits are copied to NumPy; then `numpy.fft`.
+  The same with images and weights channels last, with torch.compile as well, and with a single-threaded process a core.
 - JAX, a call a point: the same with flax's own layers and one jitted forward pass.
 - spectral_dd: as in a sweep, a stream of networks a core on a CPU; it computes residual spectra and energies of slope
   and curvature beside.
@@ -50,7 +54,8 @@ def main(argv: Sequence[str]) -> None:
             cells = [f"{rate * EXAMPLES * POINTS * MEMBERS.value:,.0f}" for rate in rates.values()]
             ratios.append(side_by_side.against_best(rates, "spectral_dd"))
             side_by_side.print_row(f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}")
-    side_by_side.print_mean(ratios)
+    print()
+    side_by_side.print_mean("the ratios", ratios)
 
 
 if __name__ == "__main__":

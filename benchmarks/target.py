@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from spectral_dd import data, files, models
+from spectral_dd import data, devices, files, models
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
 from spectral_dd.family import host_arrays
-from spectral_dd.planning import target
+from spectral_dd.planning import hardware, target
 from spectral_dd.provenance import provenance
 from spectral_dd.sweeps import Lowering
 
@@ -103,10 +103,10 @@ def _equations(jaxpr: Any):
 
 def compile_cases(results: dict[str, Any], path: pathlib.Path) -> None:
     """Adds what is missing to the results, and keeps them on disk."""
-    for hardware in map(target.parse_target, TARGET.value):
+    for machine in map(hardware.parse_target, TARGET.value):
         for case in CASES:
             for name, lowering in LOWERINGS.items():
-                key = f"{hardware.name} {case.name} {name}"
+                key = f"{machine.name} {case.name} {name}"
                 chosen = case.name in (CASE.value or [case.name]) and name in (LOWERING.value or [name])
                 if key in results or not chosen or (case.members == 1 and lowering.at_once == 1):
                     continue
@@ -114,7 +114,7 @@ def compile_cases(results: dict[str, Any], path: pathlib.Path) -> None:
                 shapes = host_arrays(configs, dataset, data.draw_all(configs, {"random": dataset}))[0].shapes()
                 job = target.Job(configs, dataset.num_classes, shapes, lowering, 1, ("training",))
                 try:
-                    (accounts,) = target.compile_for(hardware, [job])
+                    (accounts,) = target.compile_for(machine, [job])
                     results[key] = accounts["training"]._asdict()
                 except InputError as error:
                     results[key] = str(error)
@@ -123,7 +123,7 @@ def compile_cases(results: dict[str, Any], path: pathlib.Path) -> None:
 
 
 def table(results: dict[str, Any], name: str) -> list[str]:
-    hardware = target.parse_target(name)
+    chip = hardware.parse_target(name).chip
     lines = [
         f"### {name}",
         "",
@@ -141,8 +141,8 @@ def table(results: dict[str, Any], name: str) -> list[str]:
                 continue
             account = target.Account(**found)
             config = members(case)[0][0]
-            rate = case.members * BATCH / account.seconds(hardware.chip, config)
-            by_flops = account.flops / hardware.chip.flops(config) > account.bytes / hardware.chip.bandwidth
+            rate = case.members * BATCH / account.seconds(chip, config)
+            by_flops = account.flops / chip.flops(config) > account.bytes / chip.bandwidth
             less = f"{account.temporary / first['temporary']:.2f}" if isinstance(first, dict) else ""
             lines.append(
                 f"{about}| {account.bytes / 1e6:,.0f} | {account.bytes / bound:.1f} | {account.temporary / 1e6:,.0f} | "
@@ -172,7 +172,7 @@ def kinds(results: dict[str, Any], name: str) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> None:
-    target.without_devices()
+    devices.plan_only()
     path = pathlib.Path(RESULTS.value)
     results = json.loads(path.read_text()) if path.exists() else {}
     compile_cases(results, path)

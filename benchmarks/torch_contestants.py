@@ -1,6 +1,7 @@
 """What PyTorch offers to train several networks and to measure their spectra; on a GPU where it finds one.
 
-Float32 with PyTorch's own settings, which on a GPU allow TF32 in convolutions.
+Options are those that PyTorch's performance tuning guide advises: `channels_last`, `bfloat16` (autocast), `compile`
+(torch.compile). Float32 is with PyTorch's own settings, which on a GPU allow TF32 in convolutions.
 """
 
 import contextlib
@@ -9,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from side_by_side import BATCH, CORES, EXAMPLES, HALF_WIDTH, POINTS, Setting, serve
+from side_by_side import BATCH, CORES, EXAMPLES, HALF_WIDTH, POINTS, SIDE, Setting, serve
 from torch import nn
 from torch.nn import functional
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 torch.backends.cudnn.benchmark = True
+# A program for each width; else those after the eighth would run without.
+torch._dynamo.config.recompile_limit = 64
 
 
 def wait() -> None:
@@ -84,41 +87,51 @@ class Data:
     def epoch(self):
         order = torch.randperm(len(self.labels), device=DEVICE)
         for chosen in order.split(BATCH):
-            yield self.augment(self.images[chosen]).float() / 255, self.labels[chosen]
+            x = shifted(self.images[chosen], self.setting.shift, self.setting.flip)
+            yield x.float() / 255, self.labels[chosen]
 
-    def augment(self, images: torch.Tensor) -> torch.Tensor:
-        size, shift = self.setting.size, self.setting.shift
-        x = functional.pad(images, (shift,) * 4)
-        corners = torch.randint(0, 2 * shift + 1, (2, BATCH, 1), device=DEVICE)
-        rows, columns = corners + torch.arange(size, device=DEVICE)
-        if self.setting.flip:
-            columns = torch.where(torch.rand(BATCH, 1, device=DEVICE) < 0.5, columns.flip(1), columns)
-        example = torch.arange(BATCH, device=DEVICE)[:, None, None, None]
-        channel = torch.arange(x.shape[1], device=DEVICE)[None, :, None, None]
-        return x[example, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+def shifted(images: torch.Tensor, shift: int, flip: bool) -> torch.Tensor:
+    """Each image of a batch moved by up to so many pixels in each direction, and mirrored or not."""
+    batch, channels, size, _ = images.shape
+    x = functional.pad(images, (shift,) * 4)
+    corners = torch.randint(0, 2 * shift + 1, (2, batch, 1), device=images.device)
+    rows, columns = corners + torch.arange(size, device=images.device)
+    if flip:
+        columns = torch.where(torch.rand(batch, 1, device=images.device) < 0.5, columns.flip(1), columns)
+    example = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return x[example, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 class Sequential:
     """One network after another, all cores in each operation."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: Setting, *options: str):
         self.data = Data(setting)
-        self.networks = networks(setting)
+        self.layout = torch.channels_last if "channels_last" in options else torch.contiguous_format
+        self.precision = torch.autocast(DEVICE.type, torch.bfloat16, enabled="bfloat16" in options)
+        self.networks = [network.to(memory_format=self.layout) for network in networks(setting)]
         self.optimizers = [adam(n.parameters()) for n in self.networks]
+        if "compile" in options:
+            for network in self.networks:
+                network.compile()
 
     def work(self, epochs: int) -> None:
         for network, optimizer in zip(self.networks, self.optimizers, strict=True):
             for _ in range(epochs):
                 for x, y in self.data.epoch():
                     optimizer.zero_grad()
-                    functional.cross_entropy(network(x), y).backward()
+                    with self.precision:
+                        loss = functional.cross_entropy(network(x.to(memory_format=self.layout)), y)
+                    loss.backward()
                     optimizer.step()
         wait()
 
 
-def _work_when_told(setting: Setting, pipe) -> None:
+def _work_when_told(contestant_class: type, setting: Setting, options: tuple[str, ...], pipe) -> None:
     torch.set_num_threads(1)
-    contestant = Sequential(setting)
+    contestant = contestant_class(setting, *options)
     with contextlib.suppress(EOFError):  # the other end was closed
         while True:
             contestant.work(pipe.recv())
@@ -128,14 +141,16 @@ def _work_when_told(setting: Setting, pipe) -> None:
 class Processes:
     """A process a core, single-threaded, the networks dealt to them."""
 
-    def __init__(self, setting: Setting):
+    each: type = Sequential
+
+    def __init__(self, setting: Setting, *options: str):
         context = multiprocessing.get_context("spawn")
         ordered = sorted(setting.widths, reverse=True)
         self.pipes = []
         for core in range(CORES):
             ours, theirs = context.Pipe()
             share = setting._replace(widths=ordered[core::CORES])
-            context.Process(target=_work_when_told, args=(share, theirs), daemon=True).start()
+            context.Process(target=_work_when_told, args=(self.each, share, options, theirs), daemon=True).start()
             self.pipes.append(ours)
 
     def work(self, epochs: int) -> None:
@@ -170,13 +185,30 @@ class Vmap:
         wait()
 
 
+class Product:
+    """A product of two large matrices."""
+
+    def __init__(self, setting: Setting, dtype: str):
+        self.factors = torch.randn(2, SIDE, SIDE, device=DEVICE).to(getattr(torch, dtype))
+
+    def work(self, times: int) -> None:
+        for _ in range(times):
+            self.factors[0] @ self.factors[1]
+        wait()
+
+
 class Spectra:
     """The loop of the paper's public code: for each point on the segments a forward pass of all examples."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: Setting, *options: str):
         images, _ = setting.data()
-        self.x = torch.from_numpy(images[:EXAMPLES]).permute(0, 3, 1, 2).contiguous().to(DEVICE).float() / 255
-        self.networks = [network.eval() for network in networks(setting)]
+        layout = torch.channels_last if "channels_last" in options else torch.contiguous_format
+        x = torch.from_numpy(images[:EXAMPLES]).permute(0, 3, 1, 2).to(DEVICE).float() / 255
+        self.x = x.contiguous(memory_format=layout)
+        self.networks = [network.eval().to(memory_format=layout) for network in networks(setting)]
+        if "compile" in options:
+            for network in self.networks:
+                network.compile()
 
     def work(self, times: int) -> None:
         for _ in range(times):
@@ -192,5 +224,11 @@ class Spectra:
         return (np.abs(np.fft.rfft(outputs, axis=0)) ** 2).mean(axis=-1)
 
 
+class SpectraProcesses(Processes):
+    """The same, a process a core."""
+
+    each = Spectra
+
+
 if __name__ == "__main__":
-    serve(Sequential, Processes, Vmap, Spectra)
+    serve(Sequential, Processes, Vmap, Product, Spectra, SpectraProcesses)

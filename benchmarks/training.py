@@ -1,6 +1,6 @@
 """Training throughput of this project against what one would use instead, side by side.
 
-Needs PyTorch (`pip install torch==2.13.0`). About forty minutes on two cores.
+Needs PyTorch (`make bench` installs it). About twenty minutes on two cores.
 
     python benchmarks/training.py [--size=8,32] [--width=2,4,8,16,32,mixed]
     python benchmarks/training.py --model=resnet18 [--size=32] [--width=4,16,64]    # for a GPU
@@ -8,11 +8,10 @@ Needs PyTorch (`pip install torch==2.13.0`). About forty minutes on two cores.
 
 from collections.abc import Sequence
 
+import jax
 import side_by_side
-import torch
 from absl import app, flags
-from peak import SIDE, product_rates
-from side_by_side import BATCH, CORES, PLANNED_STEPS, STEPS_PER_EPOCH, Setting
+from side_by_side import BATCH, CORES, PLANNED_STEPS, SIDE, STEPS_PER_EPOCH, Setting
 
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
@@ -30,40 +29,52 @@ MEMBERS = flags.DEFINE_integer("members", 8, "networks of a width")
 DEFAULTS = {"cnn5": (["8", "32"], ["2", "4", "8", "16", "32", "mixed"]), "resnet18": (["32"], ["4", "16", "64"])}
 MIXED = list(PRESETS["digits"]["width"])
 
-OTHERS = {
-    "PyTorch, one after another": "torch_contestants.py Sequential",
-    "PyTorch, a process a core": "torch_contestants.py Processes",
-    "torch.func.vmap": "torch_contestants.py Vmap",
-    "JAX, Python loop": "jax_contestants.py Loop",
-}
-OURS = {"spectral_dd": "jax_contestants.py Ours"}
+# What can be combined in PyTorch, one network after another or a process a core.
+OPTIONS = ("", "channels_last", "compile", "channels_last compile")
+WAYS = {"one after another": "Sequential", "a process a core": "Processes"}
+OURS = "spectral_dd"
 
 METHOD = """
 Examples a second over all networks: {model}, Adam (1e-3), batch {batch}, random images, shuffled and augmented in
-memory (random shift, and flip at 32x32) by vectorised operations, float32 (on a GPU the others are free to use TF32,
-this project is not), no evaluation. {members} networks of a width; mixed: one each of widths {mixed}.
+memory (random shift, and flip at 32x32) by vectorised operations, no evaluation. {members} networks of a width; mixed:
+one each of widths {mixed}. Types: {types}.
 
-- PyTorch, one after another: eager, all {cores} cores (or the GPU) in each operation, fused Adam.
+- PyTorch, one after another: all {cores} cores (or the GPU) in each operation, fused Adam.
 - PyTorch, a process a core: the same, single-threaded, the networks dealt to the processes.
+  Each of the two as it comes, with images and weights channels last, with torch.compile, and with both; in bfloat16
+  by autocast.
 - torch.func.vmap: over the networks, which must be of one width; BatchNorm without running statistics.
 - JAX, Python loop: flax's own layers, one jitted step, one network after another.
 - spectral_dd: as in a sweep with `--tune=off`, which does not measure which of its ways is fastest. Its packs are
   planned for {steps:,} steps, as many as the five-layer networks of Nakkiran et al. (arXiv 1912.02292) trained: the
   longer a sweep, the less padding.
 
-The last three columns are of spectral_dd: its rate over the best other one; its useful FLOP/s (three forward passes
-for a step, at the networks' own widths, of convolutions as sums of products: Winograd's take half of them); and what
-that is of the machine's rate of float32 products.
+"Of the best" is the rate of spectral_dd over that of the fastest other, which is named: of the same type, and of any
+type, ours then in our fastest type. Useful GFLOP/s: three forward passes for a step, at the networks' own widths, of
+convolutions as sums of products (Winograd's take half of them); and their share of the machine's rate of products.
 """
 
 
-def contestants(setting: Setting) -> dict[str, str]:
-    others = dict(OTHERS)
-    if len(set(setting.widths)) > 1:
-        del others["torch.func.vmap"]
-    if torch.cuda.is_available():  # cores do not compute then
-        del others["PyTorch, a process a core"]
-    return others | OURS
+def contestants(setting: Setting, dtype: str) -> dict[str, str]:
+    """Name -> program, of all who compute in this type."""
+    precision = {"float32": "", "bfloat16": " bfloat16"}[dtype]
+    found = {
+        f"PyTorch, {way}" + (f", {options}" if options else ""): f"torch_contestants.py {name} {options}{precision}"
+        for way, name in WAYS.items()
+        for options in OPTIONS
+        if not (name == "Processes" and on_gpu())  # cores do not compute then
+    }
+    if len(set(setting.widths)) == 1 and dtype == "float32":
+        found["torch.func.vmap"] = "torch_contestants.py Vmap"
+    return found | {"JAX, Python loop": f"jax_contestants.py Loop {dtype}", OURS: f"jax_contestants.py Ours {dtype}"}
+
+
+def on_gpu() -> bool:
+    return jax.devices()[0].platform == "gpu"
+
+
+def types() -> list[str]:
+    return ["float32", "bfloat16"] if on_gpu() or side_by_side.has_bfloat16_units() else ["float32"]
 
 
 def flops_of_an_example(setting: Setting) -> float:
@@ -75,39 +86,68 @@ def flops_of_an_example(setting: Setting) -> float:
     return sum(cost.step_flops(config, config.width) for config in configs)
 
 
+def product_rates(dtype: str) -> dict[str, float]:
+    """FLOP/s of a product of two large matrices with all cores, or on the GPU."""
+    programs = {"JAX": f"jax_contestants.py Product {dtype}", "PyTorch": f"torch_contestants.py Product {dtype}"}
+    rates = side_by_side.median_rates(programs, Setting(MODEL.value, [], 8))
+    return {name: 2 * SIDE**3 * rate for name, rate in rates.items()}
+
+
+def fastest(rates: dict[str, float]) -> tuple[str, float]:
+    return max(rates.items(), key=lambda item: item[1])
+
+
 def main(argv: Sequence[str]) -> None:
     mixed = f"{', '.join(map(str, MIXED[:-1]))} and {MIXED[-1]}"
-    side_by_side.print_section(
-        f"Training: {MODEL.value}",
-        METHOD.format(
-            model=MODEL.value,
-            batch=BATCH,
-            members=MEMBERS.value,
-            mixed=mixed,
-            cores=CORES,
-            steps=PLANNED_STEPS,
-        ),
+    about = {"model": MODEL.value, "batch": BATCH, "members": MEMBERS.value, "mixed": mixed, "cores": CORES}
+    measured = " and ".join(types())
+    if "bfloat16" not in types():
+        measured += "; this processor has no units for bfloat16 (avx512_bf16, amx_bf16)"
+    text = METHOD.format(**about, steps=PLANNED_STEPS, types=measured)
+    side_by_side.print_section(f"Training: {MODEL.value}", text)
+    products = {dtype: product_rates(dtype) for dtype in types()}
+    for dtype, rates in products.items():
+        listed = " and ".join(f"{rate / 1e9:,.0f} GFLOP/s by {name}" for name, rate in rates.items())
+        print(f"A product of two {SIDE}x{SIDE} matrices in {dtype}: {listed}.\n")
+    names = ["size", "width", "type", "fastest other"]
+    side_by_side.print_heading(
+        names, ["its rate", OURS, "of the best", "GFLOP/s", "of products", "of the best of any type"]
     )
-    products = product_rates()
-    rates_of_products = " and ".join(f"{rate / 1e9:,.0f} GFLOP/s by {name}" for name, rate in products.items())
-    print(f"A product of two {SIDE}x{SIDE} matrices in float32: {rates_of_products}.\n")
-    values = [*OTHERS, *OURS, "against the best other", "GFLOP/s", "of products"]
-    side_by_side.print_heading(["size", "width"], values)
     sizes, widths = DEFAULTS[MODEL.value]
-    ratios = []
+    ratios: dict[str, list[float]] = {kind: [] for kind in (*types(), "any type")}
+    everything: list[tuple[str, str, dict[str, float]]] = []
     for size in map(int, SIZE.value or sizes):
         for width in WIDTH.value or widths:
             setting = Setting(MODEL.value, MIXED if width == "mixed" else [int(width)] * MEMBERS.value, size)
-            rates = side_by_side.median_rates(contestants(setting), setting)
-            examples = BATCH * STEPS_PER_EPOCH  # in a piece of work, for each network
-            cells = [f"{rates[n] * examples * len(setting.widths):,.0f}" if n in rates else "-" for n in OTHERS | OURS]
-            ratios.append(side_by_side.against_best(rates, "spectral_dd"))
-            flops = rates["spectral_dd"] * examples * flops_of_an_example(setting)
-            share = flops / max(products.values())
-            side_by_side.print_row(
-                f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}", f"{flops / 1e9:,.1f}", f"{share:.0%}"
-            )
-    side_by_side.print_mean(ratios)
+            rates_by_type = {}
+            for dtype in types():
+                rates = side_by_side.median_rates(contestants(setting, dtype), setting)
+                # In a piece of work, for each network.
+                examples = BATCH * STEPS_PER_EPOCH * len(setting.widths)
+                rates_by_type[dtype] = {name: rate * examples for name, rate in rates.items()}
+            ours = {dtype: rates.pop(OURS) for dtype, rates in rates_by_type.items()}
+            any_type = max(ours.values()) / max(fastest(rates)[1] for rates in rates_by_type.values())
+            ratios["any type"].append(any_type)
+            for dtype, rates in rates_by_type.items():
+                name, rate = fastest(rates)
+                ratios[dtype].append(ours[dtype] / rate)
+                flops = ours[dtype] / len(setting.widths) * flops_of_an_example(setting)
+                share = flops / fastest(products[dtype])[1]
+                numbers = [f"{rate:,.0f}", f"{ours[dtype]:,.0f}", f"{ratios[dtype][-1]:.2f}", f"{flops / 1e9:,.1f}"]
+                cells = [f"{size}x{size}", width, dtype, name, *numbers, f"{share:.0%}", f"{any_type:.2f}"]
+                side_by_side.print_row(*cells)
+                everything.append((f"{size}x{size} w{width}", dtype, rates))
+    print()
+    for kind, values in ratios.items():
+        side_by_side.print_mean(f"the ratios, {kind}", values)
+    print("\nEach of the others, examples a second:\n")
+    for dtype in types():
+        rows = {row: rates for row, of, rates in everything if of == dtype}
+        names = list(dict.fromkeys(name for rates in rows.values() for name in rates))
+        side_by_side.print_heading([dtype], list(rows))
+        for name in names:
+            side_by_side.print_row(name, *(f"{rates[name]:,.0f}" if name in rates else "-" for rates in rows.values()))
+        print()
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ again adds the epochs that were recorded meanwhile. Several half widths, --spect
 one after another, under the names fine-h0.25, fine-h0.5, fine-h1.
 """
 
-import sys
-
 from absl import flags
 
 import spectral_dd as sdd
@@ -18,7 +16,7 @@ from spectral_dd import cli
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
 
-SETTINGS = [name for name in FIELDS if name.startswith("spectrum_") and name != "spectrum_budget"]
+SETTINGS = ["measure", *(name for name in FIELDS if name.startswith("spectrum_") and name != "spectrum_budget")]
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -42,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

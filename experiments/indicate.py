@@ -8,7 +8,6 @@ have said, and how well measures around single examples tell relabelled ones fro
     python experiments/indicate.py --workdir=runs/seeds
 """
 
-import sys
 import textwrap
 
 import numpy as np
@@ -16,12 +15,12 @@ from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli
-from spectral_dd.analysis import frequency, words
 from spectral_dd.errors import InputError
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
+flags.DEFINE_bool("skip_damaged", False, "leave damaged records out", **own)
 flags.DEFINE_string("spectrum", None, "use the spectra of this name, made by evaluate_spectrum.py", **own)
 flags.DEFINE_integer(
     "first_bin", None, "first bin k0 of the high frequencies; default: a quarter of the highest", **own
@@ -29,7 +28,10 @@ flags.DEFINE_integer(
 
 
 def main() -> None:
-    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum)
+    # Here, so that what is wrong with a flag is answered before JAX is imported.
+    from spectral_dd.analysis import frequency, words
+
+    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged)
     if "energy" not in ds:
         raise InputError(f"--workdir={FLAGS.workdir}: has no spectra; experiments/evaluate_spectrum.py makes them")
     highest, first = min(ds["spectrum_points"].values) // 2, FLAGS.first_bin
@@ -45,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

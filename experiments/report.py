@@ -3,30 +3,44 @@
 Example: seconds, also while the sweep is running.
 
     python experiments/report.py --workdir=runs/demo
+
+Several sweeps are compared in one report, --workdir=runs/a,runs/b; it goes to runs/a+b.
 """
 
 import pathlib
-import sys
 
 from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli
-from spectral_dd.analysis import curves, words
-from spectral_dd.report import draw_report
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
-flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
+flags.DEFINE_string("workdir", None, "directory of the sweep, or of several, A,B", required=True, **own)
+flags.DEFINE_bool("skip_damaged", False, "leave damaged records out", **own)
 flags.DEFINE_string("spectrum", None, "draw the spectra of this name, made by evaluate_spectrum.py", **own)
 flags.DEFINE_enum(
     "normalisation", "power", ["power", "amplitude"], "power: log P_k / sum P_k; amplitude: log A_k / A_0", **own
 )
 
 
+def workdirs_of(text: str) -> list[pathlib.Path]:
+    """The directories of a list; one whose own name has a comma is one."""
+    whole = pathlib.Path(text)
+    return [whole] if whole.exists() or "," not in text else [pathlib.Path(part) for part in text.split(",")]
+
+
 def main() -> None:
-    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum)
-    directory = pathlib.Path(FLAGS.workdir)
+    # Here, so that what is wrong with a flag is answered before JAX is imported.
+    from spectral_dd.analysis import curves, words
+    from spectral_dd.report import draw_report
+
+    workdirs = workdirs_of(FLAGS.workdir)
+    found = workdirs if len(workdirs) > 1 else workdirs[0]
+    ds = sdd.load_results(found, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged)
+    directory = workdirs[0]
+    if len(workdirs) > 1:  # beside the first: runs/a and runs/b give runs/a+b
+        directory = directory.parent / "+".join(workdir.resolve().name for workdir in workdirs)
     page = draw_report(ds, directory, title=directory.resolve().name, normalisation=FLAGS.normalisation)
     print(words.format_summary(curves.summary(ds)))
     print(f"report: {page}")
@@ -34,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

@@ -8,7 +8,6 @@ About 12 minutes on two cores. Parts that are finished are not trained again.
 
 import pathlib
 import shutil
-import sys
 import time
 
 from absl import flags
@@ -74,4 +73,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

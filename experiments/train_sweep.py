@@ -9,17 +9,12 @@ A comma list makes a flag an axis, and axes multiply: --width=1,2,4 --seed=0,1 t
 it stopped. --dry_run says what would be done.
 """
 
-import sys
-
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli, devices, presets
+from spectral_dd import cli, presets
 from spectral_dd.errors import InputError
-from spectral_dd.planning import elsewhere
-from spectral_dd.planning.dry_run import describe
-from spectral_dd.planning.prepare import prepare
-from spectral_dd.planning.target import CHIPS, parse_target, without_devices
+from spectral_dd.planning.hardware import CHIPS, parse_target
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -35,6 +30,9 @@ flags.DEFINE_string(
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 flags.DEFINE_integer("task_index", 0, "train this share of the packs", lower_bound=0, **own)
 flags.DEFINE_integer("task_count", 1, "number of shares, one process or job each", lower_bound=1, **own)
+flags.DEFINE_integer(
+    "min_packs", 1, "cut a new sweep into at least so many packs, so that as many tasks find work", lower_bound=1, **own
+)
 flags.DEFINE_float("save_minutes", 5.0, "longest time between checkpoints", lower_bound=0, **own)
 flags.DEFINE_enum(
     "tune", "auto", ["auto", "off"], "time what is fastest before a long sweep, or use the usual choices", **own
@@ -48,14 +46,20 @@ def main() -> None:
         raise InputError(f"--target={FLAGS.target}: compiles and plans only; give --dry_run too")
     if FLAGS.dry_run:
         target = parse_target(FLAGS.target) if FLAGS.target else None
+        # Here, so that what is wrong with a flag is answered before JAX is imported.
+        from spectral_dd import devices
+        from spectral_dd.planning import dry_run, elsewhere
+        from spectral_dd.planning.prepare import prepare
+
         if target:
-            without_devices()
+            devices.plan_only()
         devices.set_up()
+        prepared = prepare(configs, FLAGS.data_dir)
         if target:
-            for line in elsewhere.describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count, target):
+            for line in elsewhere.describe(FLAGS.workdir, prepared, FLAGS.min_packs, target):
                 print(line, flush=True)
-            return
-        print(describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.task_count))
+        else:
+            print(dry_run.describe(FLAGS.workdir, prepared, FLAGS.min_packs))
         return
     sdd.train(
         FLAGS.workdir,
@@ -64,9 +68,10 @@ def main() -> None:
         task_index=FLAGS.task_index,
         task_count=FLAGS.task_count,
         save_minutes=FLAGS.save_minutes,
+        min_packs=FLAGS.min_packs,
         tune=FLAGS.tune == "auto",
     )
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_script(sys.argv))
+    cli.main()

@@ -1,46 +1,36 @@
-"""Checkpoints of a pack: the state of its members and what was measured, one atomic unit per recorded epoch.
+"""The one writer of a pack's checkpoints; the only module that imports Orbax.
 
-The only module that imports Orbax. Reading arrays and their checksums is in `sealed.py`.
-
-    DIR/records/EPOCH/   an Orbax checkpoint of three items, kept for ever: `state`, `results`, `checksums`
-    DIR/rolling/EPOCH/   the same without `results`, for resuming between recorded epochs; only the latest is kept
-    DIR/lock             held by the one process that writes
-
-State and results are nested dicts of arrays whose first axis is the member, stored in chunks of one member, so that
-one member can be read alone. What the arrays mean is not known here. A pack belongs to one process: all its shards
-must be addressable.
+What is stored where, and how it is read, is in `stored.py`. States, variables and results are nested dicts of arrays
+whose first axis is the member; records keep them in chunks of one member. What the arrays mean is not known here, but
+that the 'variables' of a state are kept for ever. A pack belongs to one process: all its shards must be addressable.
 """
 
 import collections
 import concurrent.futures
-import fcntl
+import contextlib
+import errno
 import logging as std_logging
 import os
 import pathlib
 import shutil
-import socket
+import sys
 import types
-from collections.abc import Iterable
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from spectral_dd import sealed
-from spectral_dd.errors import CheckpointError, InputError
+from spectral_dd import files, locks, sealed, states
+from spectral_dd.errors import CheckpointError
+from spectral_dd.files import Place
 from spectral_dd.sealed import Flat, Tree
+from spectral_dd.stored import check_record, is_complete, read_state, recorded_epochs, set_aside, stored_states
 
-_COMPLETE = (
-    "commit_success.txt",
-    "_CHECKPOINT_METADATA",
-    "checksums/data.json",
-    "state/_METADATA",
-    "state/manifest.ocdbt",
-)
-_RESULTS = ("results/_METADATA", "results/manifest.ocdbt")
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _DELETING = ".deleting"
-_DAMAGED = ".damaged"
+
+# States that are kept.
+_KEPT = 2
 
 # Host memory that unwritten saves may hold before the training loop waits. The first epochs of a small pack are faster
 # than the disk. A large state is over the limit alone, and waits for the save before it.
@@ -56,30 +46,43 @@ def _orbax_is_quiet(record: std_logging.LogRecord) -> bool:
 std_logging.getLogger("absl").addFilter(_orbax_is_quiet)
 
 
+def _closed_loop_is_quiet(unraisable: "sys.UnraisableHookArgs", hook: Any = sys.unraisablehook) -> None:
+    # When one write of a save fails, Orbax closes its event loop, and those under way find it closed: a traceback each.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
+
+
+sys.unraisablehook = _closed_loop_is_quiet
+
+
 class PackWriter:
     """Writes the checkpoints of one pack, and restores the latest.
 
-    It locks `directory`, so there is one writer at a time, and removes what a killed writer left half written.
-    `record` and `roll` return as soon as the state is copied to the host; its buffers may then be donated or changed.
-    The copy is written in the background, in order. If that fails (a full disk), the next call raises
-    CheckpointError, at the latest `close`; what was complete before stays so.
+    It locks the directory, so there is one writer at a time, removes what a killed writer left half written, and sets
+    aside records that are not whole, or not of this pack. `record` and `roll` return as soon as the state is copied to
+    the host; its buffers may then be donated or changed. The copy is written in the background, in order. If that fails
+    (a full disk), the next call raises CheckpointError, at the latest `close`; what was complete before stays so.
 
     Args:
-      directory: of the pack; created if needed.
+      place: of the pack; its directory is created if needed.
 
     Raises:
-      InputError: another process is training the pack.
+      LockedError: another process writes there.
+      OSError: the directory cannot be made or written.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, place: Place) -> None:
         # Absolute, because the program may change its working directory while this lives.
-        self._directory = pathlib.Path(directory).absolute()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._directory / "lock")
-        for kind in ("records", "rolling"):
-            (self._directory / kind).mkdir(exist_ok=True)
-            _clean(self._directory / kind)
-        self._recorded = set(recorded_epochs(self._directory))
+        self._place = place._replace(directory=pathlib.Path(place.directory).absolute())
+        self._records, self._rolling = (self._place.directory / kind for kind in ("records", "rolling"))
+        for directory in (self._records, self._rolling):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._lock = locks.lock(self._place.directory / "lock")
+        for directory in (self._records, self._rolling):
+            _clean(directory)
+        self.set_aside_damaged()
+        self._recorded = set(recorded_epochs(self._place))
+        self._rolled: set[int] = set()  # epochs of states that this writer has written
         self._context = _context()
         self._failed = False  # A failed save is the last one: an epoch must not be missing between others.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -98,48 +101,65 @@ class PackWriter:
                 raise
             logging.error("%s", failure)  # What stopped the program matters more.
 
-    def latest(self) -> int | None:
-        """The newest complete epoch, recorded or rolling; None if there is none. Waits for saves in progress."""
-        self._wait()
-        return max((int(step.name) for step in self._steps()), default=None)
+    def set_aside_damaged(self, *, every_byte: bool = False) -> list[int]:
+        """Sets records aside, as EPOCH.damaged, whose seals are damaged or of something else; with `every_byte` those
+        whose arrays are damaged as well. Returns their epochs; each is said in a warning."""
+        damaged = []
+        for epoch in recorded_epochs(self._place):
+            try:
+                check_record(self._place, epoch, every_byte=every_byte)
+            except CheckpointError as error:
+                logging.warning("%s", _fault(error) + "; set aside")
+                set_aside(self._records / str(epoch))
+                damaged.append(epoch)
+        self._recorded = set(recorded_epochs(self._place))
+        return damaged
 
-    def restore(self, abstract_state: Tree) -> tuple[int, dict[str, Any]]:
+    def latest(self) -> int | None:
+        """The newest epoch that training can go on from; None if there is none. Waits for saves in progress."""
+        self._wait()
+        return max((epoch for epoch, _ in stored_states(self._place)), default=None)
+
+    def restore(self, abstract_state: Tree, at_most: int | None = None) -> tuple[int, dict[str, Any]]:
         """Returns the newest intact epoch and its state.
 
-        A checkpoint found damaged is set aside as EPOCH.damaged, with a warning, and the next older one is taken;
-        its epoch can then be recorded again.
+        A state found damaged is set aside as EPOCH.npz.damaged, with a warning, and the next older one is taken.
 
         Args:
           abstract_state: nested dict of jax.ShapeDtypeStruct, with the shardings that the arrays shall have.
+          at_most: no newer epoch than this.
 
         Raises:
           InputError: the stored state has other arrays, shapes or types than `abstract_state`.
-          CheckpointError: there is no checkpoint, or none is intact (nothing is then set aside).
+          CheckpointError: there is no state, or none is intact (nothing is then set aside).
         """
         self._wait()
         damaged: list[pathlib.Path] = []
-        for step in sorted(self._steps(), key=lambda step: (int(step.name), step.parent.name == "records"))[::-1]:
-            try:
-                checksums = sealed.read_checksums(step)
-                if "results" in checksums:
-                    sealed.read(step, "results", checksums["results"])
-                state = sealed.read_state(step, checksums["state"], abstract_state, whole=True)
-            except CheckpointError as error:
-                logging.warning("%s; falling back to an older checkpoint", error)
-                damaged.append(step)
+        for epoch, path in stored_states(self._place):
+            if at_most is not None and epoch > at_most:
                 continue
-            for path in damaged:
-                _set_aside(path)
-            self._recorded = set(recorded_epochs(self._directory))
-            return int(step.name), state
-        raise CheckpointError(f"{self._directory}: none of its {len(damaged)} checkpoints can be restored")
+            try:
+                state = read_state(path, self._place)
+            except CheckpointError as error:
+                logging.warning("%s", _fault(error) + "; the state before it is taken")
+                damaged.append(path)
+                continue
+            sealed.check_like(path, state, abstract_state)
+            for other in damaged:
+                set_aside(other)
+            self._recorded = set(recorded_epochs(self._place))
+            return epoch, sealed.to_devices(state, abstract_state)
+        raise CheckpointError(
+            f"{self._rolling}: none of {len(damaged)} states can be read; experiments/verify.py --repair sets them "
+            "aside, then the training command begins the pack anew"
+        )
 
     def record(self, epoch: int, state: Tree, results: Tree) -> None:
-        """Saves the state and the results of a recorded epoch, and drops rolling checkpoints up to that epoch.
+        """Saves the state, and its variables with the results of a recorded epoch.
 
         Args:
           epoch: not recorded yet.
-          state: nested dict of arrays, (member, ...) each.
+          state: nested dict of arrays, (member, ...) each; {}: only results are recorded.
           results: the same, by name of the result.
 
         Raises:
@@ -148,22 +168,22 @@ class PackWriter:
         """
         self._wait(_PENDING_BYTES)
         if epoch in self._recorded:
-            raise ValueError(f"{self._directory}: epoch {epoch} is already recorded")
-        items = {"state": sealed.to_host(state), "results": sealed.to_host(results)}
+            raise ValueError(f"{self._place.directory}: epoch {epoch} is already recorded")
+        whole = sealed.to_host(state) if state else {}
+        kept = {name: leaf for name, leaf in whole.items() if name.startswith("variables.")}
+        kept |= {sealed.RESULTS + name: leaf for name, leaf in sealed.to_host(results).items()}
         self._recorded.add(epoch)
-        self._submit(self._directory / "records" / str(epoch), items)
+        self._submit(epoch, whole, kept)
 
     def roll(self, epoch: int, state: Tree) -> None:
-        """Saves the state for resuming, and drops the previous rolling checkpoint. Does nothing if this epoch or a
-        later one is recorded, or if this one is saved already.
+        """Saves the state for resuming, if it is not saved already.
 
         Raises:
           ValueError: an array has no member axis, or a name contains '.' or '/'.
           CheckpointError: an earlier save failed.
         """
         self._wait(_PENDING_BYTES)
-        if epoch > max(self._recorded, default=-1):
-            self._submit(self._directory / "rolling" / str(epoch), {"state": sealed.to_host(state)})
+        self._submit(epoch, sealed.to_host(state), {})
 
     def close(self) -> None:
         """Waits for saves in progress and releases the pack. Idempotent.
@@ -178,9 +198,6 @@ class PackWriter:
             self._thread.shutdown()
             self._lock.close()
 
-    def _steps(self) -> list[pathlib.Path]:
-        return [*_complete_steps(self._directory / "records"), *_complete_steps(self._directory / "rolling")]
-
     def _wait(self, pending_bytes: int = -1) -> None:
         """Waits until the saves in progress hold at most so many bytes, by default until there are none.
 
@@ -193,164 +210,86 @@ class PackWriter:
             self._pending.popleft()
             save.result()
 
-    def _submit(self, step: pathlib.Path, items: dict[str, Flat]) -> None:
-        size = sum(array.nbytes for flat in items.values() for array in sealed.arrays_of(flat).values())
-        self._pending.append((self._thread.submit(self._save, step, items), size))
+    def _submit(self, epoch: int, state: Flat, record: Flat) -> None:
+        arrays = {id(array): array.nbytes for flat in (state, record) for array in sealed.arrays_of(flat).values()}
+        self._pending.append((self._thread.submit(self._save, epoch, state, record), sum(arrays.values())))
 
-    def _save(self, step: pathlib.Path, items: dict[str, Flat]) -> None:
+    def _save(self, epoch: int, state: Flat, record: Flat) -> None:
         """Runs in the background thread."""
-        if self._failed or _is_complete(step):  # An epoch before it is missing, or it was rolled already.
+        if self._failed:  # An epoch before it is missing.
             return
+        path = states.path_of(self._place, epoch)
         try:
-            checkpoint: dict[str, Any] = {name: sealed.nested(flat) for name, flat in items.items()}
-            checkpoint["checksums"] = sealed.seal(items)
-            with self._context:
-                ocp.save_checkpointables(step, checkpoint)
-            for old in _complete_steps(self._directory / "rolling"):
-                if old != step and int(old.name) <= int(step.name):
-                    _delete(old)
-        except Exception as error:  # Whatever it is must reach the training loop under the name of the directory.
+            if state and epoch not in self._rolled:
+                states.write(self._place, epoch, state)
+                self._rolled.add(epoch)
+            if record:
+                path = self._records / str(epoch)
+                seal = sealed.make_seal(self._place, epoch, record)
+                with self._context:
+                    ocp.save(
+                        path, sealed.nested(record), checkpointable_name=sealed.ITEM, custom_metadata={"seal": seal}
+                    )
+            self._drop_states(epoch)
+        except Exception as error:  # Whatever it is must reach the training loop under the name of the file.
             self._failed = True
-            if step.parent.name == "records":
-                self._recorded.discard(int(step.name))
-            shutil.rmtree(step.with_name(step.name + _TEMPORARY), ignore_errors=True)  # The disk may be full.
-            raise CheckpointError(f"{step}: cannot save the checkpoint: {sealed.one_line(error)}") from error
+            if record:
+                self._recorded.discard(epoch)
+            # The disk may be full. Threads of Orbax that still write find the directory gone.
+            with contextlib.suppress(OSError):
+                _delete(path.with_name(path.name + _TEMPORARY))
+            raise CheckpointError(f"{path}: cannot be saved: {_reason(error)}") from error
 
-
-def recorded_epochs(directory: str | os.PathLike[str]) -> list[int]:
-    """The recorded epochs of a pack, ascending; empty if there are none or no such directory.
-
-    This and the functions below are safe beside a writer: they only read, and see a record whole or not at all.
-    """
-    return sorted(int(step.name) for step in _complete_steps(pathlib.Path(directory) / "records"))
-
-
-def is_intact(directory: str | os.PathLike[str], epoch: int) -> bool:
-    """Whether every array of a recorded epoch, state and results, reads back with its checksum."""
-    step = _record(directory, epoch)
-    try:
-        checksums = sealed.read_checksums(step)
-        for item in ("state", "results"):
-            sealed.read(step, item, checksums[item])
-    except CheckpointError:
-        return False
-    return True
-
-
-def load_results(directory: str | os.PathLike[str], epoch: int) -> dict[str, Any]:
-    """What was measured at a recorded epoch: name -> array, (member, ...).
-
-    Raises:
-      InputError: the epoch is not recorded.
-      CheckpointError: an array is damaged.
-    """
-    step = _record(directory, epoch)
-    return sealed.nested(sealed.read(step, "results", sealed.read_checksums(step)["results"]))
-
-
-def load_member_state(
-    directory: str | os.PathLike[str], epoch: int, member: int, parts: Iterable[str] | None = None
-) -> dict[str, Any]:
-    """The state of one member at a recorded epoch, nested dicts of numpy arrays without the member axis.
-
-    Args:
-      directory: of the pack.
-      epoch: a recorded one.
-      member: index in the pack.
-      parts: names at the top of the state, such as ("params", "batch_stats"), to read only these.
-
-    Raises:
-      InputError: the epoch is not recorded, or there is no such member or part.
-      CheckpointError: an array is damaged.
-    """
-    step = _record(directory, epoch)
-    checksums = sealed.read_checksums(step)["state"]
-    if parts is not None:
-        parts, stored = set(parts), {name.split(".")[0] for name in checksums}
-        if unknown := parts - stored:
-            raise InputError(f"{step}: no {sorted(unknown)} in the state; it has {sorted(stored)}")
-        checksums = {name: crcs for name, crcs in checksums.items() if name.split(".")[0] in parts}
-    members = len(next(iter(sealed.arrays_of(checksums).values()), []))
-    if not 0 <= member < members:
-        raise InputError(f"{step}: no member {member}; it holds members 0 to {members - 1}")
-    return sealed.nested(sealed.read(step, "state", checksums, member))
-
-
-def load_state(directory: str | os.PathLike[str], epoch: int, abstract_state: Tree) -> dict[str, Any]:
-    """The state of a whole pack at a recorded epoch, with the shardings of `abstract_state`, on whatever number of
-    devices. Arrays that `abstract_state` leaves out are not read.
-
-    Raises:
-      InputError: the epoch is not recorded, or an array has another shape or type, or is not stored.
-      CheckpointError: an array is damaged.
-    """
-    step = _record(directory, epoch)
-    return sealed.read_state(step, sealed.read_checksums(step)["state"], abstract_state, whole=False)
+    def _drop_states(self, epoch: int) -> None:
+        """Drops all states but the newest, and that of an epoch, which is older where a lost record is made anew."""
+        for other, path in stored_states(self._place)[_KEPT:]:
+            if other != epoch and path.parent == self._rolling:
+                _delete(path)
 
 
 def _context() -> ocp.Context:
-    registry = ocp.handlers.local_registry()
-    # A dict of lists of integers would otherwise be stored as a tree of many arrays.
-    registry.add(ocp.handlers.JsonHandler, checkpointable_name="checksums")
     context = ocp.Context()
-    context.checkpointables.registry = registry
     context.array.saving.storage_options.shard_axes = (0,)  # Chunks of one member.
+    # Each of these would be a file, or the whole checkpoint read again.
+    context.array.saving.array_metadata_store = None
+    context.array.saving.enable_write_sharding_file = False
+    context.array.saving.enable_post_merge_validation = False
     # Orbax would wait minutes for a directory that could not be created.
     context.asynchronous.create_directories_asynchronously = False
     context.memory.deepcopy_host_arrays = False  # They are copies already.
     return context
 
 
-def _lock(path: pathlib.Path) -> TextIO:
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closing it releases the lock)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise InputError(f"{path.parent}: this pack is being trained by {holder}") from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    return file
+def _fault(error: CheckpointError) -> str:
+    """What is damaged, without the advice."""
+    return str(error).partition(";")[0]
+
+
+def _reason(error: BaseException) -> str:
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return "the disk is full; what was recorded before is intact, and the same command goes on when there is space"
+    return getattr(error, "strerror", None) or sealed.one_line(error)
+
+
+def is_leftover(path: pathlib.Path) -> bool:
+    """Whether a name is of what a writer was killed in the middle of, or is in the middle of."""
+    return path.name.endswith((_TEMPORARY, _DELETING)) or path.name.startswith(files.TEMPORARY)
 
 
 def _clean(directory: pathlib.Path) -> None:
     """Removes what a killed writer left, and sets aside what somebody deleted parts of."""
     for path in directory.iterdir():
-        if path.name.endswith((_TEMPORARY, _DELETING)):
-            shutil.rmtree(path)
-        elif path.name.isdecimal() and not _is_complete(path):
+        if is_leftover(path):
+            _remove(path)
+        elif path.name.isdecimal() and not is_complete(path):
             logging.warning("%s: an incomplete checkpoint, set aside", path)
-            _set_aside(path)
+            set_aside(path)
 
 
-def _set_aside(path: pathlib.Path) -> None:
-    names = (f"{path.name}{_DAMAGED}{suffix}" for suffix in ("", *range(1, 1000)))
-    path.rename(next(target for name in names if not (target := path.with_name(name)).exists()))
-
-
-def _delete(step: pathlib.Path) -> None:
+def _delete(path: pathlib.Path) -> None:
     # Renamed first: it is listed whole or not at all, even if this process is killed in between.
-    doomed = step.rename(step.with_name(step.name + _DELETING))
-    shutil.rmtree(doomed)
+    _remove(path.rename(path.with_name(path.name + _DELETING)))
 
 
-def _is_complete(step: pathlib.Path) -> bool:
-    required = _COMPLETE + (_RESULTS if step.parent.name == "records" else ())
-    return all((step / name).exists() for name in required)
-
-
-def _complete_steps(directory: pathlib.Path) -> list[pathlib.Path]:
-    if not directory.is_dir():
-        return []
-    return [path for path in directory.iterdir() if path.name.isdecimal() and _is_complete(path)]
-
-
-def _record(directory: str | os.PathLike[str], epoch: int) -> pathlib.Path:
-    step = pathlib.Path(directory).absolute() / "records" / str(epoch)
-    if not _is_complete(step):
-        known = ", ".join(map(str, recorded_epochs(directory))) or "none"
-        raise InputError(f"{directory}: epoch {epoch} is not recorded; recorded epochs: {known}")
-    return step
+def _remove(path: pathlib.Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -7,12 +7,12 @@ import signal
 import sys
 import types
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
 from spectral_dd.config import FIELDS, check_value
-from spectral_dd.errors import CheckpointError, InputError, Interrupted
+from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
 
 
 class _AxisParser(flags.ArgumentParser):
@@ -49,6 +49,18 @@ def given(flag_values: flags.FlagValues, names: Iterable[str] = tuple(FIELDS)) -
     return {name: value for name, value in values.items() if value is not None}
 
 
+def main() -> NoReturn:
+    """Runs the script that is the program. Ctrl-C ends it at once and without a word from threads that still compute,
+    unless what runs takes the signal to save first."""
+
+    def stop(number: int, frame: types.FrameType | None) -> None:
+        os.write(2, f"\n{pathlib.Path(sys.argv[0]).name}: interrupted\n".encode())
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, stop)
+    sys.exit(run_script(sys.argv))
+
+
 def run_script(argv: Sequence[str]) -> int:
     """Runs a script and returns its exit status. What a user can meet is answered by one line on stderr.
 
@@ -72,8 +84,12 @@ def run_script(argv: Sequence[str]) -> int:
         return 128 + signal.SIGPIPE
     except InputError as error:
         return _say(argv[0], error, 2)
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         return _say(argv[0], error, 1)
+    except OSError as error:
+        return _say(argv[0], f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), 1)
+    except LockedError as error:
+        return _say(argv[0], error, 3)
     except Interrupted as error:
         return _say(argv[0], error, 128 + error.signal_number)
     except KeyboardInterrupt:

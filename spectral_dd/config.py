@@ -109,17 +109,43 @@ class Config:
 
     # The data.
     dataset: str = _static(
-        "digits", "digits (embedded), mnist1d, FILE.npz, or the name of a TFDS image classification data set"
+        "digits",
+        "digits (embedded), mnist1d, FILE.npz, hf:NAME or hf:FOLDER of Hugging Face, or the name of a TFDS image "
+        "classification data set",
+    )
+    image_feature: str = _static(
+        "", "feature of a TFDS or Hugging Face set that has the images; '': image, or the only one"
+    )
+    label_feature: str = _static("", "feature that has the labels; '': label, or the only one")
+    test_fraction: float = _static(
+        0.0, "share of the examples that becomes the test set, where there is a training split only", min=0, max=0.9
     )
     channels: int = _static(0, "channels that the images must have; 0: any", unit="channels", min=0)
     train_size: int = _per_member(
         0, "training examples, a seeded subset; smaller ones are nested; 0: all", unit="examples", min=0
     )
+    train_labels: str = _per_member(
+        "",
+        "labels trained on, instead of the true ones: FILE.npy or FILE.csv[:COLUMN] with an integer for each training "
+        "image, or another feature of the data set",
+    )
     label_noise: float = _per_member(0.0, "fraction of the training labels that noise is applied to", min=0, max=1)
     noise_kind: str = _per_member(
         "symmetric",
-        "permute: the labels of a random subset are shuffled; symmetric: always a wrong label; uniform: any label",
-        choices=("permute", "symmetric", "uniform"),
+        "permute: the labels of a random subset are shuffled; symmetric: always a wrong label; uniform: any label; "
+        "asymmetric: the label that noise_map gives",
+        choices=("permute", "symmetric", "uniform", "asymmetric"),
+    )
+    noise_map: str = _per_member(
+        "next",
+        "of asymmetric noise: next: class c becomes c + 1, the last becomes 0; cifar10: truck to automobile, bird to "
+        "airplane, deer to horse, cat and dog to each other; or FROM:TO/FROM:TO..., in class numbers; others stay",
+    )
+    noisy_split: str = _static(
+        "wrong",
+        "examples of the noisy split and of noisy_error: wrong: those whose label is wrong; drawn: all that noise was "
+        "applied to, as in the code of arXiv 2004.13954, some of which got their true label",
+        choices=("wrong", "drawn"),
     )
     shift: int = _static(0, "augmentation: random shift by up to so many pixels, zeros enter", unit="pixels", min=0)
     flip: bool = _static(False, "augmentation: random horizontal flip")
@@ -148,6 +174,10 @@ class Config:
         10, "recorded epochs (metrics, spectra, checkpoint) in a factor of ten of epochs", unit="epochs", min=1
     )
 
+    # What is measured.
+    measure: str = _static(
+        "", "a measure of your own, FILE.py:FUNCTION, recorded at the first --spectrum_measures examples of each split"
+    )
     spectrum: SpectrumConfig = dataclasses.field(default_factory=SpectrumConfig)
 
     def __post_init__(self) -> None:
@@ -155,6 +185,11 @@ class Config:
         if 0 < self.train_size < self.batch_size:
             raise InputError(
                 f"--batch_size={self.batch_size}: larger than the training set (--train_size={self.train_size})"
+            )
+        if self.train_labels and self.label_noise:
+            raise InputError(
+                f"--train_labels={self.train_labels}: are the labels trained on; --label_noise={self.label_noise:g}: "
+                "must be 0 with them"
             )
 
     @classmethod

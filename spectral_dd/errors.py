@@ -9,6 +9,10 @@ class InputError(ValueError):
     scripts exit with status 2."""
 
 
+class LockedError(RuntimeError):
+    """Another process writes there; what it left is done. Scripts exit with status 3."""
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read. The message names the directory, epoch and array; scripts exit with
     status 1."""

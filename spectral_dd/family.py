@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from spectral_dd import devices, measures, models, padding, probe
 from spectral_dd.config import Config
@@ -49,7 +48,7 @@ class Family:
           memory_limit: bytes that a device may use; by default what it has.
         """
         self.configs, self.dataset, self._draws = list(configs), dataset, list(draws)
-        arrays, self._relabelled = host_arrays(self.configs, dataset, self._draws)
+        arrays, self._examples = host_arrays(self.configs, dataset, self._draws)
         self.programs = Programs(
             self.configs,
             dataset.num_classes,
@@ -98,27 +97,31 @@ class Family:
         return self.to_host(self.programs["evaluation"].call(self._members, state, self._images))
 
     def probe(self, state: State, epoch: int) -> dict[str, np.ndarray]:
-        """What `probe.spectra` and, with `spectrum_measures`, `probe.outputs` name, `optimization_variance`, and
-        `relabelled`: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`.
+        """What `probe.spectra` and, with `spectrum_measures`, `probe.outputs` name, `optimization_variance`, and what
+        `probe.probes` says of the examples: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`.
 
         Examples that a split does not have (fewer relabelled ones than asked for) are NaN. What is drawn depends on
-        the epoch only with `spectrum_resample`.
+        the epoch only with `spectrum_resample`. Without the optimiser's state there is no `optimization_variance`.
         """
         if self.config.spectrum.resample:
-            probed, self._relabelled = _choose_probes(self.configs, self.dataset, self._draws, epoch)
+            probed, self._examples = _choose_probes(self.configs, self.dataset, self._draws, epoch)
             self._probed = self.to_devices(probed)
         arguments = (self._images, jnp.int32(epoch))
-        spectra = self.to_host(self.programs["spectra"].call(self._probed, state, *arguments))
-        spectra["relabelled"] = self._relabelled
+        # Spectra need no optimiser's state.
+        at = (self._probed, state._replace(optimizer=None), *arguments)
+        spectra = self.to_host(self.programs["spectra"].call(*at)) | self._examples
         if not self.config.spectrum.measures:
             return spectra
+        outputs = self.to_host(self.programs["outputs"].call(*at))
+        del outputs["outputs"]
+        if state.optimizer is None:  # no step can be taken
+            return spectra | outputs
         # Single steps from here, each with the first batch of an epoch that training never comes to.
-        last, updated, at_probes = self.config.epochs, [], self.programs["outputs"].call
+        last, updated = self.config.epochs, []
         for i in range(last, last + self.config.spectrum.updates):
             after = self.train(_copy(state), i, i + 1, max_steps=1)
-            updated.append(self.to_host(at_probes(self._probed, after, *arguments))["outputs"])
-        outputs = self.to_host(at_probes(self._probed, state, *arguments))
-        del outputs["outputs"]
+            at = (self._probed, after._replace(optimizer=None), *arguments)
+            updated.append(self.to_host(self.programs["outputs"].call(*at))["outputs"])
         variance = jax.jit(measures.optimization_variance)(np.stack(updated))
         return spectra | outputs | {"optimization_variance": np.asarray(variance)}
 
@@ -142,6 +145,10 @@ class Family:
         leaves = [tree["optimizer"][name] for name in sorted(tree["optimizer"], key=int)]
         return self.to_devices(State(tree["variables"], jax.tree.unflatten(structure, leaves), tree["step"]))
 
+    def load_variables(self, variables: dict[str, Any]) -> State:
+        """A state of recorded variables `(member, ...)`: without the optimiser's, so that it cannot be trained."""
+        return self.to_devices(State(variables, None, jnp.zeros(len(self.configs), jnp.int32)))
+
     def abstract_tree(self) -> dict[str, Any]:
         """Shapes and types of `save_tree`."""
         return _as_tree(self.programs.abstract_state())
@@ -149,18 +156,18 @@ class Family:
 
 def host_arrays(
     configs: Sequence[Config], dataset: Dataset, draws: Sequence[Draws]
-) -> tuple[Arrays, Float[np.ndarray, "member split example"]]:
-    """What the programs of a pack work on, on the host yet, and which probes are relabelled."""
-    probed, relabelled = _choose_probes(configs, dataset, draws, epoch=0)
+) -> tuple[Arrays, dict[str, np.ndarray]]:
+    """What the programs of a pack work on, on the host yet, and what `probe.probes` says of the examples."""
+    probed, examples = _choose_probes(configs, dataset, draws, epoch=0)
     images: Any = (dataset.train_images, dataset.test_images, dataset.test_labels)
-    return Arrays(member_arrays(configs, draws), probed, Images(*images)), relabelled
+    return Arrays(member_arrays(configs, draws), probed, Images(*images)), examples
 
 
 def _choose_probes(configs: Sequence[Config], dataset: Dataset, draws: Sequence[Draws], epoch: int) -> tuple[Any, Any]:
     chosen = [probe.probes(config, drawn, dataset, epoch) for config, drawn in zip(configs, draws, strict=True)]
     stacked = jax.tree.map(lambda *arrays: _stack(arrays, missing=-1), *[probes for probes, _ in chosen])
     seeds = np.array([c.seed for c in configs], np.uint32)
-    return (seeds, stacked), np.stack([relabelled for _, relabelled in chosen])
+    return (seeds, stacked), jax.tree.map(lambda *members: np.stack(members), *[examples for _, examples in chosen])
 
 
 @jax.jit
@@ -200,5 +207,6 @@ def member_arrays(configs: Sequence[Config], draws: Sequence[Draws]) -> Member:
         example=_stack([d.index for d in draws], missing=0),
         labels=_stack([d.labels for d in draws], missing=0),
         true_labels=_stack([d.true_labels for d in draws], missing=0),
+        noisy=_stack([d.noisy for d in draws], missing=0).astype(bool),
     )
     return Member(**arrays)

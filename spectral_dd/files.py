@@ -9,12 +9,21 @@ import fcntl
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import IO, NamedTuple
 
 # How the name of a file begins that is not written to its end.
 TEMPORARY = ".writing."
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class Place(NamedTuple):
+    """Where the records of a pack are, and what they must say that they belong to."""
+
+    directory: pathlib.Path
+    sweep: str  # identity of the sweep, or of evaluated spectra; empty where it has none, as in older formats
+    pack: int
 
 
 def pack_directory(workdir: str | os.PathLike[str], pack: int) -> pathlib.Path:
@@ -37,7 +46,11 @@ def cache_directory() -> pathlib.Path:
         return pathlib.Path(tempfile.gettempdir()) / f"spectral_dd-{os.getuid()}"
 
 
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+# Text, bytes, or what writes them to a file that is open.
+Content = str | bytes | Callable[[IO[bytes]], None]
+
+
+def write_whole(path: str | os.PathLike[str], content: Content) -> None:
     """Writes a file, and its directory; a file that is there is replaced in one step.
 
     Raises:
@@ -48,7 +61,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
         os.replace(temporary, path)
 
 
-def write_once(path: str | os.PathLike[str], content: str | bytes) -> None:
+def write_once(path: str | os.PathLike[str], content: Content) -> None:
     """Writes a file, and its directory; a file that is there stays as it is. Of several processes, one wins.
 
     Raises:
@@ -67,7 +80,7 @@ def write_once(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: pathlib.Path, content: str | bytes) -> Iterator[str]:
+def _beside(path: pathlib.Path, content: Content) -> Iterator[str]:
     """Writes `content` to a temporary file in the directory of `path`, which lives as long as the context."""
     name = None
     try:
@@ -75,7 +88,10 @@ def _beside(path: pathlib.Path, content: str | bytes) -> Iterator[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         with open(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fchmod(descriptor, 0o644)  # mkstemp makes it private, but others read results.
             os.fsync(descriptor)

@@ -10,6 +10,7 @@ _PAPER: dict[str, Any] = {
     "width": 64,
     "label_noise": 0.1,
     "noise_kind": "permute",
+    "noisy_split": "drawn",
     "shift": 4,
     "flip": True,
     "optimizer": "adam",

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, Shaped
 
-from spectral_dd import data, measures, models, spectrum
+from spectral_dd import data, measures, models, own_measures, spectrum
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
 from spectral_dd.records import SPLITS
@@ -35,29 +35,34 @@ class Probe(NamedTuple):
 Probed = tuple[Shaped[Array, ""], tuple[Probe, ...]]
 
 
-def probes(config: Config, draws: Draws, dataset: Dataset, epoch: int) -> tuple[tuple[Probe, ...], np.ndarray]:
+def probes(
+    config: Config, draws: Draws, dataset: Dataset, epoch: int
+) -> tuple[tuple[Probe, ...], dict[str, np.ndarray]]:
     """Chooses the examples of each split, on the host.
 
-    They are the first of the (shuffled) training set, of its relabelled ones and of the shuffled test set; with
-    `spectrum_resample` any, drawn anew for each epoch.
+    They are the first of the (shuffled) training set, of those of it that `noisy_split` says and of the shuffled test
+    set; with `spectrum_resample` any, drawn anew for each epoch.
 
     Returns:
-      A `Probe` for each split; and which examples are relabelled, `(split, example)`: 1 or 0, NaN where there is none.
+      A `Probe` for each split; and what the examples are, `(split, example)`: `index`, `label`, `true_label` and
+      `relabelled` as in `records.MEASURED`, NaN where there is none.
     """
     asked, epoch = config.spectrum, epoch if config.spectrum.resample else 0
     test_labels = dataset.test_labels[draws.test_order]
     splits = (
         (draws.index, draws.labels, draws.true_labels),
-        tuple(a[draws.relabelled] for a in (draws.index, draws.labels, draws.true_labels)),
+        tuple(a[draws.noisy] for a in (draws.index, draws.labels, draws.true_labels)),
         (draws.test_order, test_labels, test_labels),
     )
-    chosen, relabelled = [], np.full((len(SPLITS), asked.examples), np.nan, np.float32)
+    chosen, examples = [], np.full((4, len(SPLITS), asked.examples), np.nan, np.float32)
     for number, (name, split) in enumerate(zip(SPLITS, splits, strict=True)):
         order = np.arange(len(split[0]))
         if asked.resample:
             order = data.resample(order, config.seed, epoch)
         images, labels, true_labels = (a[order[: asked.examples]] for a in split)
-        relabelled[number, : len(images)] = labels != true_labels
+        places = dataset.test_places if name == "test" else dataset.train_places
+        index = images if places is None else places[images]
+        examples[:, number, : len(images)] = index, labels, true_labels, labels != true_labels
         partners = np.full((len(images), asked.directions), -1)
         if asked.direction in ("same_class", "other_class"):
             partners = data.partners(
@@ -70,7 +75,7 @@ def probes(config: Config, draws: Draws, dataset: Dataset, epoch: int) -> tuple[
             )
         arrays: tuple[Any, ...] = (images, labels, partners)  # of the host, of which the device gets copies
         chosen.append(Probe(*arrays))
-    return tuple(chosen), relabelled
+    return tuple(chosen), dict(zip(("index", "label", "true_label", "relabelled"), examples, strict=True))
 
 
 def spectra(
@@ -84,8 +89,8 @@ def spectra(
       max_batch: inputs that go through the network at a time.
 
     Returns:
-      The names of `spectrum.LineSpectra`, `jacobian_norm` and `linear_regions`: `(split, example, ...)`, NaN where a
-      split has fewer examples.
+      The names of `spectrum.LineSpectra`, `jacobian_norm`, `linear_regions` and one's own: `(split, example, ...)`,
+      NaN where a split has fewer examples.
     """
     asked, sizes = config.spectrum, [len(probe.images) for probe in probed[1]]
     key, inputs = _inputs(config, probed, images, epoch)
@@ -111,6 +116,11 @@ def spectra(
             "jacobian_norm": measures.jacobian_norm(logits, x[rows], max_batch=max_batch),
             "linear_regions": measures.linear_regions(forwards, x[rows], v[rows], **segment, max_batch=max_batch),
         }
+        if config.measure:
+            own = own_measures.find(config.measure)
+            pairs, few = (x[rows], v[rows]), max(1, max_batch // asked.points)
+            values = spectrum.in_chunks(lambda pair: own(logits, *pair), pairs, few)
+            others[own.__name__] = values.astype(x.dtype)
         results |= _by_split(config, probed, others, measured)
     return results
 

@@ -159,6 +159,7 @@ class Programs:
                 measure = {"spectra": probe.spectra, "outputs": probe.outputs}[name]
                 function, scalars = functools.partial(measure, exact, config, max_batch), [number]
                 per_member = self._dealt(self._shapes.probed)
+                state = state._replace(optimizer=None)
         donated = (1,) if name == "training" else ()
         mapped = jax.jit(self._over_members(function, at_once, len(scalars)), donate_argnums=donated)
         precision = config.matmul_precision if name in ("training", "evaluation") else "float32"

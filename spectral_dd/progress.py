@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -21,26 +22,42 @@ LOG_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], int | None]]:
-    """Within it, the first SIGINT, SIGTERM or SIGUSR1 is only noted, and given by what it yields; a second SIGINT
-    stops at once, as usual. Outside of the main thread signals are left as they are."""
+def stop_signals(doing: Callable[[], str] = lambda: "training") -> Iterator[Callable[[], int | None]]:
+    """Within it, the first SIGINT, SIGTERM or SIGUSR1 is only noted, and given by what it yields; a second SIGINT does
+    what it did before. Outside of the main thread signals are left as they are.
+
+    Args:
+      doing: what is under way, which the answer to the first signal says.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
 
     def note(number: int, frame: FrameType | None) -> None:
+        if not received:
+            name = signal.Signals(number).name
+            answer = f"\n{name}: {doing()}; stopping as soon as the epoch is saved; Ctrl-C again stops at once\n"
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, answer.encode())  # print is not reentrant
         received.append(number)
-        print("\nstopping as soon as the epoch is saved; Ctrl-C again stops at once", file=sys.stderr)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, note)
     try:
         yield lambda: received[0] if received else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def wait_for(threads: Iterable[threading.Thread]) -> None:
+    """Waits for threads, and answers signals meanwhile, which a thread that compiles a program cannot."""
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(timeout=0.2)
 
 
 @dataclasses.dataclass
@@ -137,6 +154,7 @@ class Progress:
         records = {number: len(epochs) for number, epochs in targets.items()}
         self._left, self._lock = TimeLeft(costs, records, at_a_time), threading.Lock()
         self._targets = targets
+        self._packs: list[PackProgress] = []
         self._logged_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -147,7 +165,15 @@ class Progress:
         self._bars.stop()
 
     def pack(self, number: int, name: str, configs: Sequence[Config]) -> "PackProgress":
-        return PackProgress(self, number, name, configs)
+        self._packs.append(PackProgress(self, number, name, configs))
+        return self._packs[-1]
+
+    def doing(self) -> str:
+        """What is under way, in words."""
+        compiling = [pack.name for pack in self._packs if pack.compiling]
+        return (
+            f"programs of {' and '.join(compiling)} are being compiled, which comes first" if compiling else "training"
+        )
 
     def update(self, pack: "PackProgress", share: float, seconds: float, setting_up: bool, must_log: bool) -> None:
         with self._lock:
@@ -179,6 +205,7 @@ class PackProgress:
         span = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
         self.number, self.epoch, self.epochs = number, 0, configs[0].epochs
         self.bar: rich.progress.TaskID | None = None
+        self.name, self.compiling = name, False
         self._progress = progress
         self._name = f"{name}, {len(configs)} member{'s' * (len(configs) > 1)} of width {span}"
         self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)

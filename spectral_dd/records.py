@@ -27,7 +27,10 @@ METRICS = {
     "train_error": Variable(_CURVE, "1", "training error", "share of wrong answers, labels trained on"),
     "clean_error": Variable(_CURVE, "1", "clean error", "the same images, true labels"),
     "noisy_error": Variable(
-        _CURVE, "1", "error on relabelled examples", "against the labels trained on: 1 = not memorised"
+        _CURVE,
+        "1",
+        "error on relabelled examples",
+        "of the noisy split, against the labels trained on: 1 = not memorised",
     ),
     "test_loss": Variable(_CURVE, "nat", "test loss", "mean cross-entropy of the test set"),
     "test_error": Variable(_CURVE, "1", "test error", "share of wrong answers in the test set"),
@@ -35,7 +38,9 @@ METRICS = {
 
 # Around single examples, at the epochs that have spectra. F is the DFT of the outputs along a segment.
 MEASURED = {
-    "energy": Variable(_SPECTRUM, "logit^2", "spectral energy", "mean over classes and directions of |F|^2"),
+    "energy": Variable(
+        _SPECTRUM, "logit^2", "spectral energy", "mean over classes and directions of |F|^2, which grows as N^2"
+    ),
     "amplitude": Variable(_SPECTRUM, "logit", "spectral amplitude", "the same of |F|"),
     "residual_energy": Variable(
         _SPECTRUM, "logit^2", "residual spectral energy", "|F|^2 of what a straight line leaves, windowed"
@@ -59,10 +64,19 @@ MEASURED = {
         _EXAMPLE, "1", "optimization variance", "how far one step of different batches drives the logits apart"
     ),
     "relabelled": Variable(_EXAMPLE, "1", "relabelled", "1: the label trained on is wrong; 0: it is right"),
+    "index": Variable(_EXAMPLE, "1", "index", "place of the example in the source: its training or its test images"),
+    "label": Variable(_EXAMPLE, "1", "label", "class trained on; the true one in the test split"),
+    "true_label": Variable(_EXAMPLE, "1", "true label", "class in the data set"),
 }
 
 # What follows from the above.
 DERIVED = {
+    "power": Variable(
+        (*_CURVE, "split", "frequency"),
+        "logit^2",
+        "spectral power",
+        "mean over examples of energy / N^2: comparable between numbers of points",
+    ),
     "diverged": Variable(
         ("member",), "epochs", "divergence", "first recorded epoch with a non-finite loss or parameter, or -1"
     ),
@@ -87,6 +101,8 @@ COORDINATES = {
     "frequency": Variable(
         ("frequency",), "cycles / L2 distance", "frequency", "in cycles per unit L2 distance in input space"
     ),
+    "sweep": Variable(("member",), "1", "sweep", "directory that the member is in"),
+    "sweep_member": Variable(("member",), "1", "member of its sweep", "number of the network in that directory"),
     "parameters": Variable(("member",), "1", "parameters", "trainable parameters"),
     "noise_rate": Variable(("member",), "1", "noise rate", "share of the training labels that are wrong"),
 }

@@ -1,9 +1,8 @@
 """Checkpoints -> a labelled data set, and single members back as plain networks."""
 
-import json
 import os
-import pathlib
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,34 +11,42 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import checkpoint, models, padding
+from spectral_dd import models, named_spectra, own_measures, padding, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import FIELDS, Config
-from spectral_dd.errors import InputError
-from spectral_dd.files import pack_directory, spectrum_directory
+from spectral_dd.errors import CheckpointError, InputError
+from spectral_dd.files import Place
 from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLES, Variable
 from spectral_dd.spectrum import frequencies
-from spectral_dd.sweeps import Pack, read_sweep
+from spectral_dd.sweeps import Pack, Sweep, read_sweep
 
 
-def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.Dataset:
+def load_results(
+    workdir: str | os.PathLike | Sequence[str | os.PathLike], spectrum: str | None = None, *, skip_damaged: bool = False
+) -> xr.Dataset:
     """What was recorded so far in a sweep's directory; the processes that train it may be running.
 
     Args:
-      workdir: DIR of a sweep.
+      workdir: DIR of a sweep, or several, whose members follow each other: `member` counts through, `sweep` is the
+        directory and `sweep_member` the number there.
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
+      skip_damaged: leave damaged records out, as if they were not recorded.
 
     Returns:
       Dimensions `member, epoch, split, example, frequency`. Variables as in `records.VARIABLES`, those that are there;
       along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the attributes `units`,
-      `long_name` and `description`. What is not recorded (yet) is NaN.
+      `long_name` and `description`. What is not recorded (yet) is NaN. The attribute `incomplete` says what was left
+      out, or is not evaluated yet, if anything; it is printed as well.
 
     Raises:
       InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
       CheckpointError: a record is damaged.
     """
+    if not isinstance(workdir, str | os.PathLike):
+        return _joined([load_results(one, spectrum, skip_damaged=skip_damaged) for one in workdir])
     sweep = read_sweep(workdir)
-    records = _records(sweep.packs, pathlib.Path(workdir))
+    damaged: list[str] | None = [] if skip_damaged else None
+    records = _records(sweep.packs, [sweep.place(workdir, i) for i in range(len(sweep.packs))], damaged)
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
     epochs = np.array(sorted({record.epoch for record in records}))
@@ -50,24 +57,54 @@ def load_results(workdir: str | os.PathLike, spectrum: str | None = None) -> xr.
         **metrics,
         "diverged": np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1),
     }
+    incomplete = ""
     if spectrum is not None:
-        settings = read_spectrum_settings(workdir, spectrum)
-        configs = [c.replace(**settings) for c in configs]
+        spectra = named_spectra.read(workdir, spectrum, sweep)
+        configs = [c.replace(**spectra.settings) for c in configs]
         # A running sweep may have got further since its own records were listed.
-        evaluated = _records(sweep.packs, spectrum_directory(workdir, spectrum))
+        places = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
+        evaluated = _records(sweep.packs, places, damaged)
+        incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
-    measured, coordinates = _measured(records, configs, epochs)
+    own = _own_measures(workdir, sweep, spectrum)
+    measured, coordinates = _measured(records, configs, epochs, MEASURED | own)
     values = [c.values() for c in configs]
     coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
-    coordinates |= {name: np.array([fact[name] for fact in sweep.facts]) for name in sweep.facts[0]}
+    coordinates |= {name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]}
     coordinates |= {"member": np.arange(len(configs)), "epoch": epochs}
-    table = VARIABLES | COORDINATES
+    coordinates |= {"sweep": np.full(len(configs), str(workdir)), "sweep_member": coordinates["member"]}
+    table = VARIABLES | COORDINATES | own
     ds = xr.Dataset(
         {name: (table[name].dims, array) for name, array in (variables | measured).items()},
         {name: (table[name].dims if name in table else "member", array) for name, array in coordinates.items()},
-        {"command": sweep.provenance["command"]},
+        {"command": sweep.provenance["command"]} | _incomplete(incomplete, damaged),
     )
-    return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds)
+    return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds, own)
+
+
+def _joined(results: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The members of several sweeps, numbered through. What a sweep has not recorded is NaN."""
+    if not results:
+        raise InputError("--workdir=: must be at least one directory")
+    ds = xr.concat(
+        results,
+        "member",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs="drop_conflicts",
+    )
+    ds = ds.assign_coords(member=("member", np.arange(ds.sizes["member"]), results[0]["member"].attrs))
+    return ds.assign_attrs(command="\n".join(one.attrs["command"] for one in results))
+
+
+def _own_measures(workdir: str | os.PathLike, sweep: Sweep, spectrum: str | None) -> dict[str, Variable]:
+    """Measures of one's own that are recorded, as rows of the table."""
+    about = sweep.provenance.get("measures", {})
+    if spectrum is not None:
+        about = named_spectra.read(workdir, spectrum, sweep).measures
+    return own_measures.variables(about)
 
 
 class _Record(NamedTuple):
@@ -76,14 +113,45 @@ class _Record(NamedTuple):
     results: Mapping[str, np.ndarray]
 
 
-def _records(packs: Iterable[Pack], directory: pathlib.Path) -> list[_Record]:
-    """Every record below a directory."""
+def _records(packs: Iterable[Pack], places: Iterable[Place], damaged: list[str] | None) -> list[_Record]:
+    """Every record of packs. Those that are damaged are named in a list, if there is one, and left out."""
     records = []
-    for number, pack in enumerate(packs):
-        place = pack_directory(directory, number)
-        epochs = checkpoint.recorded_epochs(place)
-        records += [_Record(list(pack.members), e, checkpoint.load_results(place, e)) for e in epochs]
+    for pack, place in zip(packs, places, strict=True):
+        for epoch in stored.recorded_epochs(place):
+            try:
+                records.append(_Record(list(pack.members), epoch, stored.load_results(place, epoch)))
+            except CheckpointError:
+                if damaged is None:
+                    raise
+                damaged.append(f"{place.directory.name}/records/{epoch}")
     return records
+
+
+def _unevaluated(
+    workdir: str | os.PathLike, spectrum: str, records: Iterable[_Record], evaluated: Iterable[_Record]
+) -> str:
+    """What of the records the named spectra are not evaluated for, in words.
+
+    Raises:
+      InputError: any of them.
+    """
+    again = "the evaluate_spectrum.py command with this name adds them"
+    recorded, there = ({(tuple(r.members), r.epoch) for r in some} for some in (records, evaluated))
+    if not there & recorded:
+        raise InputError(f"--name={spectrum}: {workdir} has none of these spectra yet; {again}")
+    missing = len(recorded - there)
+    return f"spectra {spectrum} are missing at {missing} of {len(recorded)} records; {again}" if missing else ""
+
+
+def _incomplete(missing: str, damaged: list[str] | None) -> dict[str, str]:
+    """The attribute that says what is not there; nothing if all is. Prints it, too."""
+    said = [missing] if missing else []
+    if damaged:
+        named = ", ".join(damaged[:5]) + ", ..." * (len(damaged) > 5)
+        said.append(f"{len(damaged)} damaged records are left out: {named}")
+    for line in said:
+        print(line, file=sys.stderr)
+    return {"incomplete": "; ".join(said)} if said else {}
 
 
 def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.ndarray) -> np.ndarray:
@@ -94,7 +162,7 @@ def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.
 
 
 def _measured(
-    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray
+    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray, table: Mapping[str, Variable]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What was measured around single examples, and its coordinates. Both are empty if nothing was."""
     records = [record for record in records if "energy" in record.results]
@@ -108,8 +176,8 @@ def _measured(
     }
     sizes = {name: len(values) for name, values in coordinates.items()} | {"member": len(configs), "epoch": len(epochs)}
     variables: dict[str, np.ndarray] = {}
-    for name in [name for name in MEASURED if any(name in record.results for record in records)]:
-        dims = MEASURED[name].dims
+    for name in [name for name in table if any(name in record.results for record in records)]:
+        dims = table[name].dims
         variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
         for record in (record for record in records if name in record.results):
             values = record.results[name][:, None]  # (member, epoch, split, example, ...)
@@ -126,18 +194,20 @@ def _measured(
 
 def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> dict[str, Any]:
     """What follows from the energies, pack by pack, since packs may differ in their bins."""
-    shares, starts = [], np.full((len(configs), 2), -1)
+    shares, powers, starts = [], [], np.full((len(configs), 2), -1)
     for pack in packs:
         members = list(pack.members)
         asked, found = configs[members[0]].spectrum, ds[["energy", "slope_energy"]].isel(member=members)
         own = np.isin(ds["frequency"], frequencies(asked.points, asked.half_width))
         energy = found["energy"].isel(frequency=own)
+        powers.append(found["energy"].mean("example") / asked.points**2)
         shares.append(frequency.slope_share(energy, found["slope_energy"], asked.points))
         ratios = frequency.high_frequency_ratio(energy.sel(split="train")).values
         for member, ratio in zip(members, ratios, strict=True):
             starts[member] = online.online_start(ratio, ds["epoch"].values) or -1
     share = xr.concat(shares, "member").sortby("member")
     return {
+        "power": xr.concat(powers, "member").sortby("member"),
         "slope_share": share,
         "slope_dominated": share > frequency.SLOPE_DOMINATED,
         "indicated_start": ("member", starts[:, 0]),
@@ -145,32 +215,16 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
     }
 
 
-def _described(ds: xr.Dataset) -> xr.Dataset:
+def _described(ds: xr.Dataset, own: dict[str, Variable]) -> xr.Dataset:
     """The same with `units`, `long_name` and `description` on every variable and coordinate."""
     fields = {
         name: Variable(("member",), field.metadata["unit"], name.replace("_", " "), field.metadata["help"])
         for name, field in FIELDS.items()
     }
-    for name, about in (VARIABLES | COORDINATES | fields).items():
+    for name, about in (VARIABLES | COORDINATES | fields | own).items():
         if name in ds.variables:
             ds[name].attrs.update(units=about.units, long_name=about.long_name, description=about.meaning)
     return ds
-
-
-def read_spectrum_settings(workdir: str | os.PathLike, name: str) -> dict[str, Any]:
-    """The fields of `Config` that the named spectra were evaluated with.
-
-    Raises:
-      InputError: there are none of that name.
-    """
-    path = spectrum_directory(workdir, name) / "settings.json"
-    if not path.exists():
-        known = sorted(p.parent.name for p in path.parent.parent.glob("*/settings.json"))
-        raise InputError(
-            f"--name={name}: {workdir} has {'spectra ' + ', '.join(known) if known else 'no evaluated spectra'}; "
-            "experiments/evaluate_spectrum.py makes them"
-        )
-    return json.loads(path.read_text())
 
 
 def load_member(
@@ -186,16 +240,17 @@ def load_member(
 
     Returns:
       model, variables: `model.apply(variables, images, train=False)` gives the logits of images
-      `(example, height, width, channel)`, in [0, 1] where the data set's are uint8.
+      `(example, height, width, channel)` as the data set has them: uint8 and uint16 are scaled to [0, 1] inside.
 
     Raises:
-      InputError: DIR holds no sweep, or the member or epoch does not exist.
+      InputError: DIR holds no sweep, the member or epoch does not exist, or the file of a network of one's own is
+        missing, has changed since, or is in DIR, from where no code is loaded.
       CheckpointError: the record is damaged.
     """
     sweep = read_sweep(workdir)
     pack, place = sweep.locate(member)
-    directory = pack_directory(workdir, pack)
-    recorded = checkpoint.recorded_epochs(directory)
+    where = sweep.place(workdir, pack)
+    recorded = stored.recorded_epochs(where)
     if not recorded or (epoch is not None and epoch not in recorded):
         raise InputError(f"epoch={epoch}: member {member} has recorded {', '.join(map(str, recorded)) or 'nothing'}")
     epoch = recorded[-1] if epoch is None else epoch
@@ -204,9 +259,11 @@ def load_member(
         raise InputError(f"member={member}: is float64, which needs JAX_ENABLE_X64=1")
     if model is not None:
         config = config.replace(model=models.register(model))
+    else:
+        models.recall([config.model], sweep.provenance.get("code", {}), workdir)
     about = sweep.datasets[config.dataset]
     network = models.build_model(config, about["num_classes"])
     image = jnp.zeros((1, *about["image_shape"]), config.param_dtype)
     shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
-    wide = checkpoint.load_member_state(directory, epoch, place, ("variables",))["variables"]
-    return network, padding.unpad(wide, shapes)
+    wide = stored.load_member(where, epoch, place)
+    return models.taking_integers(network, config.param_dtype), padding.unpad(wide, shapes)

@@ -1,13 +1,14 @@
 """A sweep, pack by pack: restore or initialise -> train -> evaluate -> spectra -> save."""
 
 import contextlib
+import functools
 import os
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,19 +16,20 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices
+from spectral_dd import checkpoint, devices, models, stored
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
-from spectral_dd.errors import CheckpointError, InputError, Interrupted
+from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
 from spectral_dd.family import Family
-from spectral_dd.files import pack_directory
+from spectral_dd.files import Place
 from spectral_dd.planning import packing
 from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.disk import check_disk
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs, thinning
 from spectral_dd.planning.plan import plan_sweep
 from spectral_dd.planning.prepare import Prepared, prepare
-from spectral_dd.progress import PackProgress, Progress, stop_signals
+from spectral_dd.progress import PackProgress, Progress, stop_signals, wait_for
 from spectral_dd.records import SPLITS
 from spectral_dd.sweeps import Lowering, Sweep, check_workdir, write_sweep
 
@@ -41,10 +43,12 @@ def train(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
+    measure: Callable[..., Any] | None = None,
     data_dir: str | None = None,
     task_index: int = 0,
     task_count: int = 1,
     save_minutes: float = 5.0,
+    min_packs: int = 1,
     tune: bool = True,
 ) -> Sweep:
     """Trains a sweep, or this task's share of its packs, in DIR; goes on where DIR stopped.
@@ -55,36 +59,60 @@ def train(
       dataset: for all members, in the place of the one that they name.
       model: class of the network of all members, in the place of the one that they name: a Linen module with the
         fields `width` and `num_classes`, called `(images, train)`.
+      measure: of one's own, recorded beside the others: a function of (f, examples, directions), see
+        `own_measures.measure`.
       data_dir: of TFDS.
       task_index: which share, 0 to task_count - 1.
       task_count: number of shares; as many processes or jobs can fill one DIR at the same time.
       save_minutes: longest time between checkpoints.
+      min_packs: packs of a new sweep are halved until there are so many, as far as there are members, so that as many
+        tasks find work. Results of other packs differ in the last bits.
       tune: choose lowerings and packs of a new sweep by timing them where that pays, see `planning/tune.py`.
 
     Raises:
       InputError: something of the above cannot work; nothing was written.
       Interrupted: a signal came; everything is saved.
+      LockedError: other processes train packs of this share; the rest of it is done.
       CheckpointError: a checkpoint cannot be written or read.
     """
     if not 0 <= task_index < task_count:
         raise InputError(f"--task_index={task_index}: must be a whole number from 0 to --task_count - 1")
     devices.set_up()
-    with devices.numerics(any(c.dtype == "float64" for c in configs)):
-        prepared = prepare(configs, data_dir, dataset=dataset, model=model)
-        sweep = check_workdir(workdir, prepared.configs)
-        if sweep is None:
+    x64 = any(c.dtype == "float64" for c in configs)
+
+    def prepare_and_plan() -> tuple[Prepared, Sweep]:
+        with devices.numerics(x64):
+            prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
+            there = check_workdir(workdir, prepared.configs)
             cost = Cost(prepared.configs, prepared.datasets)
-            sweep = write_sweep(workdir, plan_sweep(prepared, cost, task_count, timed=tune))
-        mine = packing.shares([pack.cost for pack in sweep.packs], task_count)[task_index]
-        _train_packs(workdir, sweep, prepared, mine, 60 * save_minutes)
+            sweep = there or plan_sweep(prepared, cost, min_packs, timed=tune)
+            prepared.check_datasets(sweep)
+            models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
+            said = check_disk(workdir, sweep, prepared, cost)
+            if there is None:
+                sweep = write_sweep(workdir, sweep)
+                print(f"{workdir} takes {said}", file=sys.stderr)
+            return prepared, sweep
+
+    prepared, sweep = _beside_signals([prepare_and_plan])[0]
+    mine = packing.shares([pack.cost for pack in sweep.packs], task_count)[task_index]
+    if not mine:
+        print(f"no pack is left for --task_index={task_index}: the sweep has {len(sweep.packs)}", file=sys.stderr)
+        return sweep
+    _train_packs(workdir, sweep, prepared, mine, 60 * save_minutes, x64)
+    if said := divergence(workdir, sweep, mine):
+        print(said, file=sys.stderr)
     return sweep
 
 
 def _train_packs(
-    workdir: str | os.PathLike, sweep: Sweep, prepared: Prepared, mine: Sequence[int], save_seconds: float
+    workdir: str | os.PathLike, sweep: Sweep, prepared: Prepared, mine: Sequence[int], save_seconds: float, x64: bool
 ) -> None:
-    """Trains the packs of these numbers."""
+    """Trains the packs of these numbers. Those that another process trains are come back to in the end.
 
+    Raises:
+      LockedError: packs are left that other processes train.
+    """
     packs = {number: sweep.packs[number] for number in mine}
     parts = {
         number: (sweep.members(pack), prepared.dataset(pack.members[0]), [prepared.draws[i] for i in pack.members])
@@ -98,70 +126,115 @@ def _train_packs(
     groups = [[device] for device in here] if sweep.apart else [here]
     costs = {number: pack.cost for number, pack in packs.items()}
     targets = {number: recorded_epochs(configs[0]) for number, (configs, _, _) in parts.items()}
+    locked: dict[int, LockedError] = {}
     with (
         devices.Compilations() as compilations,
         Progress(costs, targets, len(groups)) as progress,
-        stop_signals() as stop_signal,
+        stop_signals(progress.doing) as stop_signal,
     ):
 
         def train_one(number: int, on: list[jax.Device]) -> None:
             try:
                 train_pack(
                     *parts[number],
-                    pack_directory(workdir, number),
+                    sweep.place(workdir, number),
                     progress.pack(number, f"pack {number + 1}/{len(sweep.packs)}", parts[number][0]),
                     stop_signal,
                     save_seconds=save_seconds,
                     lowering=sweep.lowering(packs[number], here[0].platform),
                     on=on,
                 )
+            except LockedError as error:
+                locked[number] = error
             except Interrupted as error:
                 message = f"{error}: saved in {workdir}; the same command goes on from there"
                 raise Interrupted(message, error.signal_number) from None
 
-        _on_free_devices(train_one, sorted(mine, key=lambda number: -costs[number]), groups)
+        # What is finished is only checked, which can wait.
+        finished = {n: {*targets[n]} <= {*stored.recorded_epochs(sweep.place(workdir, n))} for n in mine}
+        _on_free_devices(train_one, sorted(mine, key=lambda n: (finished[n], -costs[n])), groups, x64)
+        again = list(locked)
+        locked.clear()
+        _on_free_devices(train_one, again, groups, x64)
     print(compilations, file=sys.stderr)
+    if locked:
+        left = "; ".join(str(locked[number]) for number in sorted(locked)[:2])
+        raise LockedError(
+            f"{len(mine) - len(locked)} of {len(mine)} packs are trained, the rest is left to others: {left}"
+            f"{' ...' * (len(locked) > 2)}; the same command comes back to it"
+        )
 
 
-def _on_free_devices(train_one: Callable[[int, Any], None], packs: Sequence[int], groups: Sequence[Any]) -> None:
+def _on_free_devices(
+    train_one: Callable[[int, Any], None], packs: Sequence[int], groups: Sequence[Any], x64: bool
+) -> None:
     """Calls `train_one(pack, devices)` for each pack in the order given, as soon as a group of devices is free.
 
     Packs that are under way when one fails go on to their end; those that have not begun do not begin.
     """
-    if len(groups) == 1:
-        for pack in packs:
-            train_one(pack, groups[0])
-        return
-    x64 = jax.config.read("jax_enable_x64")
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for pack in packs:
         waiting.put(pack)
-    failures: list[BaseException] = []
+    failed = threading.Event()
 
     def train_here(group: Any) -> None:
         with devices.numerics(x64), contextlib.suppress(queue.Empty):  # of this thread
-            while not failures:
+            while not failed.is_set():
                 pack = waiting.get_nowait()
                 try:
                     train_one(pack, group)
-                except BaseException as failure:
-                    failures.append(failure)
+                except BaseException:
+                    failed.set()
+                    raise
+
+    _beside_signals([functools.partial(train_here, group) for group in groups])
+
+
+def _beside_signals(functions: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What functions return that run side by side in threads, while this one answers signals.
+
+    Raises:
+      BaseException: the first of theirs, when all have ended.
+    """
+    results: list[Any] = [None] * len(functions)
+    failures: list[BaseException] = []
+
+    def run(i: int) -> None:
+        try:
+            results[i] = functions[i]()
+        except BaseException as failure:
+            failures.append(failure)
 
     # Daemons, so that a second Ctrl-C ends the process without them.
-    threads = [threading.Thread(target=train_here, args=(group,), daemon=True) for group in groups]
+    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(functions))]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    wait_for(threads)
     if failures:
         raise failures[0]
+    return results
+
+
+def divergence(workdir: str | os.PathLike, sweep: Sweep, packs: Iterable[int]) -> str:
+    """Which members of packs have diverged, in words; empty if none."""
+    first: dict[int, int] = {}
+    for number in packs:
+        place = sweep.place(workdir, number)
+        for epoch in stored.recorded_epochs(place):
+            finite = stored.load_results(place, epoch, ("finite",))["finite"]
+            for member in np.array(sweep.packs[number].members)[finite == 0].tolist():
+                first.setdefault(member, epoch)
+    if not first:
+        return ""
+    named = ", ".join(f"{member} at epoch {first[member]}" for member in sorted(first)[:10])
+    return f"{len(first)} of {len(sweep.configs)} members diverged: {named}{', ...' * (len(first) > 10)}"
 
 
 def train_pack(
     configs: Sequence[Config],
     dataset: Dataset,
     draws: Sequence[Draws],
-    directory: str | os.PathLike,
+    place: Place,
     progress: PackProgress,
     stop_signal: Callable[[], int | None] = lambda: None,
     *,
@@ -177,21 +250,24 @@ def train_pack(
     if (number := stop_signal()) is not None:
         raise Interrupted(signal.Signals(number).name, number)
     targets = recorded_epochs(configs[0])
-    recorded = set(checkpoint.recorded_epochs(directory))
-    if set(targets) <= recorded and checkpoint.is_intact(directory, targets[-1]):
+    complete = set(targets) <= {*stored.recorded_epochs(place)}
+    if complete and all(stored.is_intact(place, epoch) for epoch in targets):
         progress.skip_to(targets[-1])
         return
-    with checkpoint.PackWriter(directory) as writer:
-        training = PackTraining(
-            Family(configs, dataset, draws, on, lowering=lowering), writer, progress, stop_signal, save_seconds
-        )
-        training.restore(directory)
+    with checkpoint.PackWriter(place) as writer:
+        if complete:
+            writer.set_aside_damaged(every_byte=True)
+        family = Family(configs, dataset, draws, on, lowering=lowering)
+        training = PackTraining(family, writer, place, progress, stop_signal, save_seconds)
         with_spectra = spectrum_epochs(configs, dataset, draws)
-        recorded = set(checkpoint.recorded_epochs(directory))
-        for target in targets:
-            if target >= training.epoch and target not in recorded:
-                training.train_to(target)
-                training.record(target in with_spectra)
+        recorded = {*stored.recorded_epochs(place)}
+        if missing := [str(t) for t in targets if t not in recorded and t < max(recorded, default=0)]:
+            print(f"{place.directory}: records {', '.join(missing)} are missing and made anew", file=sys.stderr)
+        for target in sorted({*targets} - recorded):
+            training.resume(target)
+            training.train_to(target)
+            training.record(target in with_spectra)
+        progress.skip_to(targets[-1])
 
 
 class PackTraining:
@@ -201,28 +277,32 @@ class PackTraining:
         self,
         family: Family,
         writer: checkpoint.PackWriter,
+        place: Place,
         progress: PackProgress,
         stop_signal: Callable[[], int | None],
         save_seconds: float,
     ):
-        self.epoch = 0
-        self._family, self._writer, self._progress = family, writer, progress
+        self.epoch = -1  # There is no state yet.
+        self._family, self._writer, self._place, self._progress = family, writer, place, progress
         self._stop_signal, self._save_seconds = stop_signal, save_seconds
-        self._second_descents = SecondDescents(len(family.configs))
         self._compiled: set[str] = set()
         self._dispatch, self._saved_at = 1, time.monotonic()
 
-    def restore(self, directory: str | os.PathLike) -> None:
-        """Takes the newest state there is, or draws the first one."""
-        if self._writer.latest() is None:
-            self._state = self._family.initial_state()
-        else:
-            self.epoch, tree = self._writer.restore(self._family.abstract_tree())
+    def resume(self, target: int) -> None:
+        """Takes the newest state up to `target` that there is, unless this one is it, or draws the first one."""
+        newest = max((epoch for epoch, _ in stored.stored_states(self._place) if epoch <= target), default=0)
+        if newest <= self.epoch:
+            return
+        if newest:
+            self.epoch, tree = self._writer.restore(self._family.abstract_tree(), at_most=target)
             self._state = self._family.load_tree(tree)
-        for earlier in checkpoint.recorded_epochs(directory):
+        else:
+            self.epoch, self._state = 0, self._family.initial_state()
+        self._second_descents = SecondDescents(len(self._family.configs))
+        for earlier in stored.recorded_epochs(self._place):
             if earlier <= self.epoch:
                 with contextlib.suppress(CheckpointError):  # a damaged old record is no reason to stop training
-                    self._second_descents.update(earlier, checkpoint.load_results(directory, earlier))
+                    self._second_descents.update(earlier, stored.load_results(self._place, earlier, ("energy",)))
         self._progress.note(str(self._second_descents))
         self._progress.skip_to(self.epoch)
 
@@ -234,6 +314,7 @@ class PackTraining:
         """
         while self.epoch < target:
             started, stop = time.monotonic(), min(target, self.epoch + self._dispatch)
+            self._progress.compiling = "training" not in self._compiled
             self._state = jax.block_until_ready(self._family.train(self._state, self.epoch, stop))
             seconds_per_epoch = (time.monotonic() - started) / (stop - self.epoch)
             self._dispatch = max(1, round(DISPATCH_SECONDS / seconds_per_epoch))
@@ -248,6 +329,8 @@ class PackTraining:
 
     def record(self, with_spectra: bool) -> None:
         """Evaluates the state and saves it with the results."""
+        program = "spectra" if with_spectra else "evaluation"
+        self._progress.compiling = program not in self._compiled
         results = self._family.evaluate(self._state)
         if with_spectra:
             results |= self._family.probe(self._state, self.epoch)
@@ -255,7 +338,7 @@ class PackTraining:
         self._progress.note(str(self._second_descents))
         self._writer.record(self.epoch, self._family.save_tree(self._state), results)
         self._saved_at = time.monotonic()
-        self._progress.advance(self.epoch, setting_up=self._is_first("spectra" if with_spectra else "evaluation"))
+        self._progress.advance(self.epoch, setting_up=self._is_first(program))
 
     def _save(self) -> None:
         self._writer.roll(self.epoch, self._family.save_tree(self._state))
@@ -263,7 +346,7 @@ class PackTraining:
 
     def _is_first(self, program: str) -> bool:
         """Whether a program ran for the first time, which compiles it."""
-        is_first = program not in self._compiled
+        is_first, self._progress.compiling = program not in self._compiled, False
         self._compiled.add(program)
         return is_first
 

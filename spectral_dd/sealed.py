@@ -1,7 +1,8 @@
-"""Arrays of a checkpoint: read through tensorstore, whole or one member of each, and compared with their checksums.
+"""Arrays with a seal: what place and epoch they are of, and the CRC32 of each member of each.
 
-Orbax neither reads a slice nor says which array is damaged, and neither Orbax nor zarr notices a flipped bit. Which
-checkpoints there are, and how they are written, is in `checkpoint.py`.
+Arrays of a record are read through tensorstore, whole or one member of each: Orbax neither reads a slice nor says which
+array is damaged, and neither Orbax nor zarr notices a flipped bit. Which records there are is in `stored.py`; states
+for resuming are in `states.py`.
 """
 
 import json
@@ -15,16 +16,28 @@ import numpy as np
 import tensorstore as ts
 from flax import traverse_util
 
+from spectral_dd import strict_json
 from spectral_dd.errors import CheckpointError, InputError
+from spectral_dd.files import Place
 
 Tree = Mapping[str, Any]  # nested dicts of arrays, (member, ...) each
-Flat = dict[str, Any]  # 'params.Dense_0.kernel' -> leaf, as Orbax names it in the store; {} for a dict without entries
+Flat = dict[str, Any]  # 'variables.params.Dense_0.kernel' -> leaf, as Orbax names it; {} for a dict without entries
 
-# A pack goes on from its newest checkpoint, so older epochs come back only if the newer ones are gone.
-_REPAIR = "to repair it, delete it and the later epochs beside it, then train again with the same command"
+# The item of an Orbax checkpoint that holds all arrays.
+ITEM = "state"
+# How the names of results begin.
+RESULTS = "results."
+# Where Orbax keeps what it is given as custom metadata.
+METADATA = "_CHECKPOINT_METADATA"
 
 # What tensorstore, and json, raise for damaged data depends on the place of the damage.
 _READ_ERRORS = (OSError, ValueError, LookupError, RuntimeError, TypeError)
+
+
+def damaged(path: pathlib.Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: {reason}; experiments/verify.py --repair sets it aside and says what makes it anew"
+    )
 
 
 def flatten(tree: Tree) -> Flat:
@@ -38,6 +51,11 @@ def flatten(tree: Tree) -> Flat:
 def nested(flat: Flat) -> dict[str, Any]:
     """The inverse of `flatten`."""
     return traverse_util.unflatten_dict(flat, sep=".")
+
+
+def below(flat: Flat, prefix: str) -> Flat:
+    """What has names that begin so, without the beginning."""
+    return {name.removeprefix(prefix): leaf for name, leaf in flat.items() if name.startswith(prefix)}
 
 
 def arrays_of(flat: Flat) -> Flat:
@@ -60,109 +78,124 @@ def to_host(tree: Tree) -> Flat:
     return {name: leaf if isinstance(leaf, dict) else np.array(leaf) for name, leaf in jax.device_get(flat).items()}
 
 
-def seal(items: Mapping[str, Flat]) -> dict[str, Any]:
-    """Returns, as JSON holds it, the CRC32 of each member of each array of each item, and that of all these."""
-    return _with_crc(
-        {
-            item: {name: leaf if isinstance(leaf, dict) else [_crc(row) for row in leaf] for name, leaf in flat.items()}
-            for item, flat in items.items()
-        }
-    )
+def make_seal(place: Place, epoch: int, flat: Flat) -> dict[str, Any]:
+    """What `check_seal` checks, as JSON holds it."""
+    crcs = {name: leaf if isinstance(leaf, dict) else [_crc(row) for row in leaf] for name, leaf in flat.items()}
+    return strict_json.seal({"sweep": place.sweep, "pack": place.pack, "epoch": epoch, "arrays": crcs})
 
 
-def read_checksums(step: pathlib.Path) -> dict[str, Flat]:
-    """Reads what `seal` returned: item -> array -> CRC32 of each member.
+def check_seal(seal: Any, path: pathlib.Path, place: Place, epoch: int) -> Flat:
+    """Returns the CRC32 of each member of each array that `path` holds.
 
     Raises:
-      CheckpointError: it is damaged.
+      CheckpointError: the seal is damaged, or `path` is of another sweep, pack or epoch.
     """
     try:
-        sealed = json.loads((step / "checksums" / "data.json").read_text())
-        checksums = {item: crcs for item, crcs in sealed.items() if item != "crc"}
-        if sealed != _with_crc(checksums):
-            raise ValueError("CRC32 differs")
-    except _READ_ERRORS as error:
-        raise CheckpointError(f"{step}: checksums are damaged: {one_line(error)}; {_REPAIR}") from error
-    return checksums
+        content = strict_json.unseal(seal)
+    except ValueError as error:
+        raise damaged(path, f"the seal {error}") from error
+    if (content["sweep"], content["pack"]) != (place.sweep, place.pack):
+        whose = "another sweep's" if content["sweep"] != place.sweep else f"of pack {content['pack']}"
+        raise damaged(path, f"is {whose}, copied here")
+    if content["epoch"] != epoch:
+        raise damaged(path, f"is of epoch {content['epoch']}, copied here")
+    return content["arrays"]
 
 
-def read(step: pathlib.Path, item: str, checksums: Flat, member: int | None = None) -> Flat:
-    """Reads the arrays that `checksums` lists, whole or one member of each, and checks them.
+def check_arrays(path: pathlib.Path, arrays: Flat, crcs: Flat) -> None:
+    """Raises CheckpointError unless each member of each array has its CRC32."""
+    for name, array in arrays.items():
+        if [_crc(row) for row in array] != crcs[name]:
+            raise damaged(path, f"{name!r} is damaged: CRC32 differs")
+
+
+def is_older(step: pathlib.Path) -> bool:
+    """Whether a checkpoint is of the former layout: whole states in the item 'state', results in one of their own, and
+    checksums, which do not say what they are of, in a third."""
+    return (step / "checksums").is_dir()
+
+
+def read_seal(step: pathlib.Path, place: Place) -> Flat:
+    """Reads the seal of a record; see `check_seal`."""
+    try:
+        if is_older(step):
+            items = strict_json.unseal(json.loads((step / "checksums" / "data.json").read_text()))
+            older = items["state"] | {RESULTS + name: crcs for name, crcs in items.get("results", {}).items()}
+        else:
+            seal = json.loads((step / METADATA).read_text())["custom_metadata"]["seal"]
+    except (*_READ_ERRORS, RecursionError) as error:
+        raise damaged(step, f"the seal is damaged: {one_line(error)}") from error
+    if not is_older(step):
+        return check_seal(seal, step, place, int(step.name))
+    if place.sweep:
+        raise damaged(step, "is another sweep's, copied here")
+    return older
+
+
+def read(step: pathlib.Path, crcs: Flat, member: int | None = None) -> Flat:
+    """Reads the arrays that `crcs` lists, whole or one member of each, and checks them.
 
     Raises:
       CheckpointError: an array is damaged.
     """
-    stores = _open(step, item, arrays_of(checksums))
+    stores = _open(step, arrays_of(crcs))
     reads = {name: (store if member is None else store[member]).read() for name, store in stores.items()}
-    flat = dict(checksums)  # Keeps empty dicts, and the order.
+    flat = dict(crcs)  # Keeps empty dicts, and the order.
     for name, future in reads.items():
-        array = _result(step, item, name, future)
-        crcs = checksums[name] if member is None else [checksums[name][member]]
-        if [_crc(row) for row in (array if member is None else [array])] != crcs:
-            raise CheckpointError(f"{step}: {item} {name!r} is damaged: CRC32 differs; {_REPAIR}")
-        flat[name] = array
+        flat[name] = _result(step, name, future)
+        if member is None:
+            check_arrays(step, {name: flat[name]}, crcs)
+        else:
+            check_arrays(step, {name: flat[name][None]}, {name: [crcs[name][member]]})
     return flat
 
 
-def read_state(step: pathlib.Path, checksums: Flat, abstract_state: Tree, *, whole: bool) -> dict[str, Any]:
-    """Reads the arrays of `abstract_state` and puts them on its devices.
-
-    Args:
-      step: directory of the checkpoint.
-      checksums: of the stored state.
-      abstract_state: nested dict of jax.ShapeDtypeStruct, with shardings.
-      whole: whether `abstract_state` must name all arrays that are stored.
-
-    Raises:
-      InputError: the stored state has other arrays, shapes or types, or a type needs 64-bit JAX.
-      CheckpointError: an array is damaged.
-    """
-    abstract = flatten(abstract_state)
-    wanted, stored = arrays_of(abstract), arrays_of(checksums)
-    different = sorted(wanted.keys() ^ stored.keys() if whole else wanted.keys() - stored.keys())
-    if different:
-        raise InputError(f"{step}: the stored state and the one asked for differ in {', '.join(different)}")
-    for name, store in _open(step, "state", wanted).items():
-        have, want = (store.shape, store.dtype.numpy_dtype), (wanted[name].shape, np.dtype(wanted[name].dtype))
+def check_like(path: pathlib.Path, stored: Flat, abstract: Tree) -> None:
+    """Raises InputError unless arrays have the names, shapes and types of a tree of jax.ShapeDtypeStruct."""
+    wanted, stored = arrays_of(flatten(abstract)), arrays_of(stored)
+    if different := sorted(wanted.keys() ^ stored.keys()):
+        raise InputError(f"{path}: what is stored and what is asked for differ in {', '.join(different[:5])}")
+    for name, array in stored.items():
+        have, want = (array.shape, array.dtype), (wanted[name].shape, np.dtype(wanted[name].dtype))
         if have != want:
-            raise InputError(f"{step}: {name!r} is stored as {have[1]}{have[0]}, asked for is {want[1]}{want[0]}")
+            raise InputError(f"{path}: {name!r} is stored as {have[1]}{have[0]}, asked for is {want[1]}{want[0]}")
         if jax.dtypes.canonicalize_dtype(want[1]) != want[1]:
-            raise InputError(f"{step}: {name!r} is {want[1]}, which needs JAX_ENABLE_X64=1")
-    arrays = read(step, "state", {name: stored[name] for name in wanted})
+            raise InputError(f"{path}: {name!r} is {want[1]}, which needs JAX_ENABLE_X64=1")
+
+
+def to_devices(flat: Flat, abstract: Tree) -> dict[str, Any]:
+    """The tree on the devices, with the shardings of `abstract`."""
+    shardings = flatten(abstract)
     # Not an alias of numpy's memory: the training step will be given these buffers to write to.
-    placed = {name: jax.device_put(arrays[name], wanted[name].sharding, may_alias=False) for name in wanted}
-    return nested({**abstract, **placed})
+    placed = {n: jax.device_put(leaf, shardings[n].sharding, may_alias=False) for n, leaf in arrays_of(flat).items()}
+    return nested({**flat, **placed})
 
 
 def one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """What went wrong, without the description of the store that follows it."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}"[:60]
 
 
-def _open(step: pathlib.Path, item: str, names: Iterable[str]) -> dict[str, ts.TensorStore]:
+def _open(step: pathlib.Path, names: Iterable[str]) -> dict[str, ts.TensorStore]:
     """Opens arrays of a checkpoint; reads none of their chunks."""
-    base = {"driver": "file", "path": f"{step / item}/"}
-    context = ts.Context()
-    stores = {
-        name: ts.open(
-            {"driver": "zarr3", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"}},
-            open=True, read=True, context=context,
-        )
-        for name in names
-    }  # fmt: skip
-    return {name: _result(step, item, name, store) for name, store in stores.items()}
+    context, opening = ts.Context(), {}
+    for name in names:
+        item, path = (ITEM, name)
+        if is_older(step) and name.startswith(RESULTS):
+            item, path = "results", name.removeprefix(RESULTS)
+        base = {"driver": "file", "path": f"{step / item}/"}
+        specification = {"driver": "zarr3", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{path}/"}}
+        opening[name] = ts.open(specification, open=True, read=True, context=context)
+    return {name: _result(step, name, store) for name, store in opening.items()}
 
 
-def _result(step: pathlib.Path, item: str, name: str, future: ts.Future) -> Any:
+def _result(step: pathlib.Path, name: str, future: ts.Future) -> Any:
     try:
         return future.result()
     except _READ_ERRORS as error:
-        raise CheckpointError(f"{step}: {item} {name!r} is damaged: {one_line(error)}; {_REPAIR}") from error
+        raise damaged(step, f"{name!r} is damaged: {one_line(error)}") from error
 
 
 def _crc(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def _with_crc(checksums: dict[str, Any]) -> dict[str, Any]:
-    # So that damage to the checksums is not mistaken for a state of another structure.
-    return {**checksums, "crc": zlib.crc32(json.dumps(checksums, sort_keys=True).encode())}

@@ -6,7 +6,8 @@ direction v of norm 1 (Zhang, Xiong, Wu, arXiv 2004.13954):
     t_n = -h + 2 h n / N,    n = 0..N-1
     F_c[k] = sum_n f_c(x + t_n v) exp(-2 pi i k n / N),    k = 0..N/2
 
-Bin k is k / (2 h) cycles per unit of L2 distance.
+Bin k is k / (2 h) cycles per unit of L2 distance. The transform is not normalised: |F_c[k]|^2 grows as N^2, so energies
+of different numbers of points compare after division by N^2 (`power` in the results).
 """
 
 import math

@@ -3,13 +3,12 @@
 import csv
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NotRequired, Self, TypedDict
 
-from spectral_dd import files
+from spectral_dd import files, strict_json
 from spectral_dd.config import FIELDS, Config, check_names, check_value
 from spectral_dd.errors import InputError, nearest
 from spectral_dd.presets import PRESETS
@@ -145,24 +144,56 @@ class Pack:
     cost: float  # estimated seconds on the devices that it runs on
 
 
-# The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs.
-FORMAT = 2
+class Facts(TypedDict):
+    """What is known of a member before it is trained."""
+
+    parameters: int
+    noise_rate: float  # share of training labels that are really wrong
+
+
+class DataFacts(TypedDict):
+    """What is known of a data set."""
+
+    image_shape: list[int]  # height, width, channels
+    num_classes: int
+    # Older formats lack these, of `Dataset.about`.
+    image_type: NotRequired[str]
+    classes: NotRequired[list[int] | None]
+    version: NotRequired[str]
+    train_size: NotRequired[int]
+    test_size: NotRequired[int]
+    labels: NotRequired[str]
+    images: NotRequired[str]
+    train_labels: NotRequired[dict[str, str]]  # sums of the labels that members train on instead
+
+
+# The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs; neither it nor
+# version 2 had a checksum.
+FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What sweep.json holds: the members, their packs, and where the sweep came from."""
+    """What sweep.json holds: the members, their packs, and where the sweep came from.
+
+    A field with a default is one that older formats lack.
+    """
 
     configs: list[Config]
     packs: list[Pack]
     apart: bool  # as many packs at a time as there are devices, one on each; else each pack on all devices
     platform: str  # that the lowerings were chosen for
-    facts: list[dict[str, Any]]  # of each member: parameters, noise_rate
-    datasets: dict[str, dict[str, Any]]  # of each data set: image_shape, num_classes
+    facts: list[Facts]  # of each member
+    datasets: dict[str, DataFacts]  # by name
     provenance: dict[str, Any]  # command line, versions, git revision
+    identity: str = ""  # drawn when the sweep is made; its records name it
 
     def members(self, pack: Pack) -> list[Config]:
         return [self.configs[i] for i in pack.members]
+
+    def place(self, workdir: str | os.PathLike, number: int) -> files.Place:
+        """Where the records of a pack are."""
+        return files.Place(files.pack_directory(workdir, number), self.identity, number)
 
     def lowering(self, pack: Pack, platform: str) -> Lowering | None:
         """The lowering of a pack, or nothing if it was chosen for another platform."""
@@ -183,39 +214,89 @@ class Sweep:
         values = [config.values() for config in self.configs]
         shared = {name: value for name, value in values[0].items() if all(v[name] == value for v in values)}
         own = [{name: value for name, value in v.items() if name not in shared} for v in values]
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("configs", "packs")}
         return {
             "format": FORMAT,
             "shared": shared,
             "members": own,
             "packs": [dataclasses.asdict(pack) for pack in self.packs],
-            **{name: getattr(self, name) for name in ("apart", "platform", "facts", "datasets", "provenance")},
+            **rest,
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        content = dict(content)
-        version = content.pop("format", 1)
+    def from_json(cls, content: Any) -> Self:
+        """The sweep of a file that holds what `to_json` gives, sealed, or an older format.
+
+        Raises:
+          ValueError: it has another format, or anything in it is not as `to_json` writes it.
+        """
+        version = content.get("format", 1) if isinstance(content, dict) else None
+        if type(version) is not int or not 1 <= version <= FORMAT:
+            raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
+        if version == FORMAT:
+            content = strict_json.unseal(content)
+        content = {name: value for name, value in content.items() if name != "format"}
         if version == 1:
             content = _from_format_1(content)
-        elif version != FORMAT:
-            raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
-        shared = content.pop("shared")
-        configs = [Config.of(**shared, **own) for own in content.pop("members")]
-        packs = [
-            Pack(tuple(pack["members"]), Lowering(**pack["lowering"]), pack["cost"]) for pack in content.pop("packs")
-        ]
-        return cls(configs=configs, packs=packs, **content)
+        shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
+        configs = [_config(shared | own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
+        younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+        if version < FORMAT and (unknown := sorted(content.keys() & younger)):
+            raise ValueError(f"{unknown[0]}: is unknown in format {version}")
+        may_lack = {"configs"} | (younger if version < FORMAT else set())
+        sweep = cls(configs=configs, **strict_json.decode_fields(cls, content, may_lack=may_lack))
+        sweep._check()
+        return sweep
+
+    def _check(self) -> None:
+        """Raises ValueError unless the parts fit each other."""
+        if sorted(itertools.chain(*(pack.members for pack in self.packs))) != list(range(len(self.configs))):
+            raise ValueError("packs: must have each member once")
+        if len(set(self.configs)) < len(self.configs) or not self.configs:
+            raise ValueError("members: must be one or more different ones")
+        if len(self.facts) != len(self.configs):
+            raise ValueError("facts: must be as many as members")
+        for i, pack in enumerate(self.packs):
+            if len({tuple(config.static().values()) for config in self.members(pack)}) != 1:
+                raise ValueError(f"packs[{i}]: its members must agree on all static fields")
+            if pack.cost < 0 or (pack.lowering.at_once is not None and pack.lowering.at_once < 1):
+                raise ValueError(f"packs[{i}]: must have a cost of at least 0 and at least 1 member at once")
+        if lacking := {c.dataset for c in self.configs} - self.datasets.keys():
+            raise ValueError(f"datasets: must have {min(lacking)}")
+        for name, about in self.datasets.items():
+            if len(about["image_shape"]) != 3 or min(*about["image_shape"], about["num_classes"]) < 1:
+                raise ValueError(f"datasets.{name}: must have three sizes of images, and classes")
+        if not isinstance(self.provenance.get("command"), str):
+            raise ValueError("provenance.command: must be text")
+
+
+# Values that all members share, and those of each.
+_MEMBERS = {"shared": dict[str, Any], "members": list[dict[str, Any]]}
+
+
+def _config(values: dict[str, Any], where: str, complete: bool) -> Config:
+    """A member from its stored values; of an older format, what is missing has its default."""
+    if complete and (missing := [name for name in FIELDS if name not in values]):
+        raise ValueError(f"{where}.{missing[0]}: is missing")
+    check_names(values, f"{where}, ")
+    typed = {name: strict_json.decode(FIELDS[name].type, value, f"{where}.{name}") for name, value in values.items()}
+    return Config.of(**typed)
 
 
 def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
-    lowerings = [dict(lowering) for lowering in content.pop("lowerings")]
-    platforms = [lowering.pop("platform") for lowering in lowerings]
-    packs = zip(content.pop("packs"), lowerings, content.pop("costs"), strict=True)
+    parallel = {"configs": list[Any], "packs": list[Any], "lowerings": list[dict[str, Any]], "costs": list[Any]}
+    configs, packs, lowerings, costs = (
+        strict_json.decode(kind, content.pop(name, None), name) for name, kind in parallel.items()
+    )
+    platforms = [lowering.pop("platform", None) for lowering in lowerings]
     return content | {
         "shared": {},
-        "members": content.pop("configs"),
-        "packs": [{"members": members, "lowering": lowering, "cost": cost} for members, lowering, cost in packs],
-        "platform": platforms[0],
+        "members": configs,
+        "packs": [
+            {"members": members, "lowering": lowering, "cost": cost}
+            for members, lowering, cost in zip(packs, lowerings, costs, strict=True)
+        ],
+        "platform": platforms[0] if platforms else None,
     }
 
 
@@ -223,16 +304,18 @@ def read_sweep(workdir: str | os.PathLike) -> Sweep:
     """Reads DIR/sweep.json.
 
     Raises:
-      InputError: there is none, or it cannot be read.
+      InputError: there is none, or it is damaged, was edited, or has a format of another revision.
     """
     path = pathlib.Path(workdir) / "sweep.json"
     try:
-        return Sweep.from_json(json.loads(path.read_text()))
+        return Sweep.from_json(strict_json.parse(path.read_text()))
     except FileNotFoundError:
         message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
         raise InputError(message) from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read as a sweep: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        message = f"{path}: cannot be read as a sweep: {reason}"
+        raise InputError(f"{message[:220]}; bring back a copy of the file, or train in another directory") from error
 
 
 def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config]) -> Sweep | None:
@@ -288,7 +371,7 @@ def write_sweep(workdir: str | os.PathLike, new: Sweep) -> Sweep:
     """
     path = pathlib.Path(workdir) / "sweep.json"
     try:
-        files.write_once(path, json.dumps(new.to_json(), indent=1))
+        files.write_once(path, strict_json.dump(new.to_json()))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     winner = check_workdir(workdir, new.configs)

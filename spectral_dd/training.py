@@ -43,6 +43,7 @@ class Member(NamedTuple):
     example: Int[Array, " capacity"]  # place in Images.train of each training example
     labels: Int[Array, " capacity"]
     true_labels: Int[Array, " capacity"]
+    noisy: Bool[Array, " capacity"]  # those that noisy_error is of
 
 
 class State(NamedTuple):
@@ -151,8 +152,8 @@ def evaluate(
     """Losses and errors of the whole training and test set, in evaluation mode and without augmentation.
 
     Returns:
-      train_loss, train_error (labels trained on), clean_error (true labels), noisy_error (relabelled examples
-      only, labels trained on; NaN where there are none), test_loss, test_error, and `finite`: whether the
+      train_loss, train_error (labels trained on), clean_error (true labels), noisy_error (examples of
+      the noisy split, labels trained on; NaN where there are none), test_loss, test_error, and `finite`: whether the
       loss and every parameter are. Errors are NaN where a logit is.
     """
 
@@ -173,7 +174,7 @@ def evaluate(
             "train_loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
             "train_error": wrong,
             "clean_error": is_wrong(logits, true_labels),
-            "noisy_error": jnp.where(labels != true_labels, wrong, 0),
+            "noisy_error": jnp.where(member.noisy[i], wrong, 0),
         }
 
     def on_test(i):
@@ -184,10 +185,10 @@ def evaluate(
         }
 
     capacity, test_size = member.example.shape[0], images.test.shape[0]
-    relabelled = jnp.sum((member.labels != member.true_labels) & (jnp.arange(capacity) < member.size))
+    noisy = jnp.sum(member.noisy & (jnp.arange(capacity) < member.size))
     train = _sums(on_train, member.size, capacity)
     test = _sums(on_test, test_size, test_size)
-    counts = dict.fromkeys(train, member.size) | {"noisy_error": relabelled} | dict.fromkeys(test, test_size)
+    counts = dict.fromkeys(train, member.size) | {"noisy_error": noisy} | dict.fromkeys(test, test_size)
     means = {name: total / counts[name] for name, total in (train | test).items()}
     parameters = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.variables["params"])]
     return means | {"finite": jnp.isfinite(means["train_loss"]) & jnp.stack(parameters).all()}

@@ -3,10 +3,9 @@
 import jax
 import numpy as np
 
-from spectral_dd import checkpoint, padding
+from spectral_dd import padding, stored
 from spectral_dd.data import draw_all
 from spectral_dd.family import Family
-from spectral_dd.files import pack_directory
 from spectral_dd.models import build_model
 from spectral_dd.sweeps import read_sweep
 
@@ -34,14 +33,16 @@ def members_of(family, state):
 
 
 def everything(workdir):
-    """Every array that a sweep recorded."""
-    found = {}
-    for number, pack in enumerate(read_sweep(workdir).packs):
-        directory = pack_directory(workdir, number)
-        for epoch in checkpoint.recorded_epochs(directory):
-            found[number, epoch] = checkpoint.load_results(directory, epoch)
+    """Every array that a sweep recorded, and what it goes on from."""
+    found, sweep = {}, read_sweep(workdir)
+    for number, pack in enumerate(sweep.packs):
+        where = sweep.place(workdir, number)
+        for epoch in stored.recorded_epochs(where):
+            found[number, epoch] = stored.load_results(where, epoch)
             for place in range(len(pack.members)):
-                found[number, epoch, place] = checkpoint.load_member_state(directory, epoch, place)
+                found[number, epoch, place] = stored.load_member(where, epoch, place)
+        epoch, path = stored.stored_states(where)[0]
+        found[number, -1] = {"epoch": epoch} | stored.read_state(path, where)
     return found
 
 

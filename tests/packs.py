@@ -10,13 +10,19 @@ import numpy as np
 from flax import traverse_util
 
 from spectral_dd.checkpoint import PackWriter
+from spectral_dd.files import Place
+from spectral_dd.stored import recorded_epochs  # noqa: F401 (for children)
 
 MEMBERS = 8
 
 
+def place(directory: pathlib.Path | str, sweep: str = "one", pack: int = 0) -> Place:
+    return Place(pathlib.Path(directory), sweep, pack)
+
+
 def record_pack(directory: pathlib.Path) -> pathlib.Path:
-    """Records the epochs 0, 1 and 3, and leaves 5 rolling."""
-    with PackWriter(directory) as writer:
+    """Records the epochs 0, 1 and 3, and leaves the states of 3 and 5."""
+    with PackWriter(place(directory)) as writer:
         for epoch in (0, 1, 3):
             writer.record(epoch, make_state(epoch), make_results(epoch))
         writer.roll(5, make_state(5))
@@ -29,12 +35,19 @@ def make_state(epoch: int, width: int = 300) -> dict:
     kernel = rng.normal(size=(MEMBERS, 3, width)).astype(np.float32)
     kernel[1, 0, 0] = np.nan
     return {
-        "params": {"Dense_0": {"kernel": kernel, "bias": rng.normal(size=(MEMBERS, width))}},
-        "batch_stats": {},
+        "variables": {
+            "params": {"Dense_0": {"kernel": kernel, "bias": rng.normal(size=(MEMBERS, width))}},
+            "batch_stats": {},
+        },
         "key": rng.integers(2**32, size=(MEMBERS, 2), dtype=np.uint32),
         "step": np.full(MEMBERS, epoch, np.int32),
         "diverged": rng.random(MEMBERS) < 0.5,
     }
+
+
+def variables_of(epoch: int, member: int | None = None, width: int = 300) -> dict:
+    """What a record keeps of the state, of all members or one."""
+    return jax.tree.map(lambda leaf: leaf if member is None else leaf[member], make_state(epoch, width)["variables"])
 
 
 def make_results(epoch: int) -> dict:

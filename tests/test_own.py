@@ -8,10 +8,11 @@ import pytest
 
 import spectral_dd as sdd
 from helpers import family_of, initial_variables, members_of
-from spectral_dd import cli
+from spectral_dd import cli, models, own
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.errors import InputError
+from spectral_dd.planning.exactness import exact_models, what_breaks
 from spectral_dd.sweeps import read_sweep
 from test_cli import SCRIPTS, flags_of
 from test_family import BATCH, assert_trees_close, train_alone
@@ -120,11 +121,10 @@ def test_by_flags_it_is_the_same_network(tmp_path, signals, trained):
 
 
 class Padded(nn.Module):
-    """flax's own layers, declared to be exact under zero padding."""
+    """flax's own layers, for which zero padding is exact."""
 
     width: int
     num_classes: int
-    exact_padding = True
     affine_first_layer = True
 
     @nn.compact
@@ -133,16 +133,99 @@ class Padded(nn.Module):
         return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
 
 
-def test_a_network_that_declares_exact_padding_shares_a_pack_and_equals_itself_alone(digits, x64):
-    from spectral_dd import models
-
+def test_a_network_for_which_padding_is_exact_shares_a_pack_and_equals_itself_alone(digits, x64):
+    name = models.register(Padded)
     configs = [
-        Config.of(model=models.register(Padded), width=w, seed=w, train_size=16, batch_size=BATCH, dtype="float64",
-                  learning_rate=1e-2)
+        Config.of(model=name, width=w, seed=w, train_size=16, batch_size=BATCH, dtype="float64", learning_rate=1e-2)
         for w in (2, 4)
-    ]  # fmt: skip
+    ]
+    assert exact_models(configs, {"digits": digits}) == {name}
     family = family_of(configs, digits)
     for config, _, narrow in members_of(family, family.train(family.initial_state(), 0, 3)):
         _, alone = train_alone(config, digits, initial_variables(config, digits), 3 * config.steps_per_epoch)
         assert_trees_close(narrow, alone, 1e-9)
         assert jax.tree.leaves(narrow)[0].dtype == jnp.float64
+
+
+class Mean(nn.Module):
+    """The mean of each example over its own channels is subtracted: depends on how many channels there are."""
+
+    @nn.compact
+    def __call__(self, x):
+        return x - x.mean(axis=-1, keepdims=True)
+
+
+def between(hidden):
+    """Two dense layers with `hidden(x, train)` between them."""
+
+    def layers(self, x, train):
+        x = hidden(nn.Dense(self.width, name="first")(x), train)
+        return nn.Dense(self.num_classes, name="out")(x)
+
+    return layers
+
+
+# What is in a network, and what is said of it.
+BREAKING = {
+    "": between(lambda x, train: nn.gelu(x)),
+    "params/out/kernel: its gradient is not 0 where it is padded": between(lambda x, train: nn.sigmoid(x)),
+    "params/out/kernel: the output of its layer differs": between(lambda x, train: nn.softmax(x)),
+    "mean: the output of its layer differs": between(lambda x, train: Mean(name="mean")(x)),
+    "params/Dense_0/kernel is not the corner of a wider one": lambda self, x, train: nn.Dense(self.num_classes)(
+        nn.Dense(20 - self.width, name="odd")(x)
+    ),
+}
+
+
+@pytest.mark.parametrize("message", BREAKING)
+def test_what_zero_padding_changes_in_a_network_is_named(digits, message):
+    class Own(nn.Module):
+        width: int
+        num_classes: int
+
+        @nn.compact
+        def __call__(self, images, train):
+            return BREAKING[message](self, images.reshape(len(images), -1), train)
+
+    config = Config.of(model=models.register(Own), width=2, train_size=128)
+    assert what_breaks(config, 5, digits) == message
+
+
+def test_networks_of_ones_own_that_are_not_exact_are_said_to_be_trained_apart(signals, capsys):
+    configs = [Config.of(model=models.register(Plain), dataset="signals", width=w, train_size=128) for w in (2, 3)]
+    assert exact_models(configs, {"signals": signals}) == set()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "zero padding changes it, params/LayerNorm_0/scale: the output of its layer differs: packs of" in line
+
+
+def test_the_file_of_a_network_is_found_again_unchanged_or_what_is_missing_is_said(tmp_path, signals, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nets, run = tmp_path / "nets.py", tmp_path / "run"
+    nets.write_text(SOURCE)
+    configs = sdd.sweep(None, **SETTINGS | {"width": 2, "epochs": 1, "spectrum_examples": 0}, model="nets.py:Plain")
+    sdd.train(run, configs, dataset=signals)
+    assert read_sweep(run).provenance["code"]["nets.py:Plain"]["file"] == str(nets)
+
+    def load(source="nets.py"):
+        models._registered.clear()  # as in another process
+        own._import_file.cache_clear()
+        return sdd.load_member(run, 0)
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load()[0].width == 2
+    nets.write_text(SOURCE + "# changed\n")
+    with pytest.raises(InputError, match=r"nets.py has changed since the sweep was begun \(SHA-256 \w{8} then, \w{8} "):
+        load()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"nets\.py has changed since the sweep was begun"):
+        sdd.train(run, configs, dataset=signals)
+    nets.rename(run / "nets.py")
+    with pytest.raises(
+        InputError, match=r"there is no file nets\.py nor .*, where the sweep had it; pass the class as"
+    ):
+        load()
+    monkeypatch.chdir(run)
+    with pytest.raises(InputError, match=r"nets\.py is inside of .*, from where no code is loaded; pass the class as"):
+        load()
+    assert sdd.load_member(run, 0, model=Plain)[0].width == 2

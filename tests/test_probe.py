@@ -64,7 +64,7 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
             alone = jax.jit(
                 lambda x, v, f=network, s=segment: spectrum.line_spectra(f, x, v, window="hann", **s)._asdict()
             )(x, v)
-            z, y = np.asarray(network(x)), labels[s]
+            z, y, places = np.asarray(network(x)), labels[s], (own.index[:4], relabelled, None)[s]
             alone |= {
                 "jacobian_norm": measures.jacobian_norm(network, x),
                 "logit_norm": np.linalg.norm(z, axis=1),
@@ -72,6 +72,9 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
                 "loss": [loss(z[[i]], y[[i]]) for i in range(n)],
                 "margin": measures.margin(z, y),
                 "relabelled": relabels[s],
+                "label": y,
+                "true_label": digits.test_labels[test_order] if s == 2 else digits.train_labels[places],
+                "index": digits.test_places[test_order] if s == 2 else digits.train_places[places],
             }
             for name, theirs in alone.items():
                 np.testing.assert_allclose(spectra[name][i, s, :n], theirs, rtol=1e-8, err_msg=name)

@@ -1,12 +1,15 @@
 import jax
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import spectral_dd as sdd
+from spectral_dd.analysis import curves
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
 from spectral_dd.records import COORDINATES, VARIABLES
 from spectral_dd.sweeps import expand
+from test_cli import run_script
 
 
 def test_results_are_labelled(finished):
@@ -54,10 +57,40 @@ def test_a_member_is_the_plain_network(finished, digits):
             model, variables = sdd.load_member(finished, member, epoch)
             assert model.width == ds.width[member]
             assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == ds.parameters[member]
-            logits = model.apply(variables, digits.test_images / np.float32(255), train=False)
+            logits = model.apply(variables, digits.test_images, train=False)  # as the data set has them
+            scaled = model.apply(variables, digits.test_images / np.float32(255), train=False)
+            np.testing.assert_allclose(logits, scaled, rtol=1e-5, atol=1e-5)
             wrong = np.mean(np.argmax(logits, axis=1) != digits.test_labels)
             np.testing.assert_allclose(wrong, ds.test_error.sel(member=member, epoch=epoch), atol=2 / 797)
     assert sdd.load_member(finished, 1)[1].keys() == {"params", "batch_stats"}
+
+
+def test_integer_images_of_unknown_range_are_refused(finished, digits):
+    model, variables = sdd.load_member(finished, 0)
+    with pytest.raises(InputError, match="images must be uint8, uint16 or floating point; they are int64"):
+        model.apply(variables, digits.test_images.astype(np.int64), train=False)
+
+
+def test_every_analysed_example_is_known_by_its_place_and_labels(finished, digits):
+    ds = sdd.load_results(finished).isel(member=2, epoch=1)
+    source = load_digits().target  # the split is drawn, so the place is the one before it
+    for split in ("train", "noisy", "test"):
+        index = ds.index.sel(split=split).values.astype(int)
+        np.testing.assert_array_equal(ds.true_label.sel(split=split), source[index])
+    np.testing.assert_array_equal(ds.label != ds.true_label, ds.relabelled)
+    assert ds.relabelled.sum("example").values.tolist()[1:] == [5, 0]
+    assert set(ds.index.sel(split="test").values) <= set(digits.test_places)
+
+
+def test_power_does_not_depend_on_the_number_of_points(small):
+    """Of a function that is nearly linear along the segment, bin by bin; energies differ sixteenfold."""
+    sdd.evaluate_spectra(small, "coarse", {"spectrum_points": 64})
+    sdd.evaluate_spectra(small, "twice", {"spectrum_points": 128})
+    coarse, twice = (
+        sdd.load_results(small, name).isel(epoch=0).sel(frequency=[0, 1, 2]) for name in ("coarse", "twice")
+    )
+    np.testing.assert_allclose(coarse.power, twice.power, rtol=0.05)
+    np.testing.assert_allclose(twice.energy.mean("example") / 128**2, twice.power, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +101,16 @@ def test_a_member_or_epoch_that_does_not_exist_is_named(finished, member, epoch,
     with pytest.raises(InputError) as error:
         sdd.load_member(finished, member, epoch)
     assert str(error.value) == message
+
+
+def test_several_sweeps_are_one_data_set_with_members_numbered_through(finished, small, capsys):
+    both, one, other = sdd.load_results([finished, small]), sdd.load_results(finished), sdd.load_results(small)
+    assert list(both.member) == list(range(8)) and list(both.sweep_member) == [*range(4), *range(4)]
+    assert list(both.sweep) == [str(finished)] * 4 + [str(small)] * 4
+    np.testing.assert_array_equal(both.test_error.isel(member=slice(4, None)), other.test_error)
+    np.testing.assert_array_equal(both.energy.isel(member=slice(4)), one.energy)
+    assert both.jacobian_norm.isel(member=slice(4, None)).isnull().all()  # which only the first has
+    assert both.diverged.dtype == one.diverged.dtype and both.energy.attrs == one.energy.attrs
+    assert "sweep" in curves.setting_names(both) and "sweep" not in curves.setting_names(one)
+    assert run_script("report.py", f"--workdir={finished},{small}") == 0
+    assert (finished.parent / f"{finished.name}+{small.name}" / "report.html").exists()

@@ -10,10 +10,10 @@ import xarray as xr
 
 import spectral_dd as sdd
 from helpers import assert_identical, everything
-from spectral_dd import checkpoint, run
+from spectral_dd import locks, run, stored
 from spectral_dd.config import Config
 from spectral_dd.data import draw_all
-from spectral_dd.errors import CheckpointError, InputError, Interrupted
+from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
 from spectral_dd.files import pack_directory
 from spectral_dd.planning import packing
 from spectral_dd.sweeps import Lowering, Pack, expand, read_sweep
@@ -30,10 +30,10 @@ class Silent:
         pass
 
 
-def train_pack(sweep, number, dataset, directory, *arguments, **options):
+def train_pack(sweep, number, dataset, workdir, *arguments, **options):
     configs = sweep.members(sweep.packs[number])
     draws = draw_all(configs, {dataset.name: dataset})
-    run.train_pack(configs, dataset, draws, directory, Silent(), *arguments, **options)
+    run.train_pack(configs, dataset, draws, sweep.place(workdir, number), Silent(), *arguments, **options)
 
 
 def test_a_budget_thins_the_spectra_but_never_the_metrics(tmp_path, capsys, small_axes):
@@ -69,16 +69,16 @@ def test_interrupted_and_resumed_gives_the_same_bits(request, tmp_path, trained,
     sweep = read_sweep(trained)
     for number in range(len(sweep.packs)):
         # The first question is asked before the pack begins.
-        count, directory = iter(range(100)), pack_directory(tmp_path, number)
+        count = iter(range(100))
         with pytest.raises(Interrupted):
             train_pack(
-                *(sweep, number, digits, directory),
+                *(sweep, number, digits, tmp_path),
                 lambda count=count: signal.SIGTERM if next(count) == at else None,
             )
-        train_pack(sweep, number, digits, directory)
+        train_pack(sweep, number, digits, tmp_path)
     (tmp_path / "sweep.json").write_text((trained / "sweep.json").read_text())
     assert_identical(everything(tmp_path), everything(trained))
-    assert not any((pack_directory(tmp_path, 0) / "rolling").iterdir())
+    assert next(epoch for epoch, _ in stored.stored_states(sweep.place(tmp_path, 0))) == 12
 
 
 def test_a_finished_sweep_is_left_alone(finished, axes):
@@ -87,9 +87,30 @@ def test_a_finished_sweep_is_left_alone(finished, axes):
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
 
 
-def test_a_damaged_final_record_is_trained_again_by_the_same_command(small, small_axes, tmp_path):
+def test_a_lost_record_is_said_and_made_anew(small, small_axes, tmp_path, capsys):
     shutil.copytree(small, tmp_path / "run")
-    record = pack_directory(tmp_path / "run", 0) / "records" / "12"
+    shutil.rmtree(pack_directory(tmp_path / "run", 0) / "records" / "1")
+    sdd.train(tmp_path / "run", expand(small_axes))
+    assert "packs/000: records 1 are missing and made anew" in capsys.readouterr().err
+    assert_identical(everything(tmp_path / "run"), everything(small))
+
+
+def test_a_pack_that_another_process_trains_is_left_and_said(tmp_path, two_packs):
+    sweep = two_packs(tmp_path / "run", False)
+    for place in (sweep.place(tmp_path / "run", number) for number in range(2)):
+        shutil.rmtree(place.directory / "records" / "12")
+    with (
+        locks.lock(sweep.place(tmp_path / "run", 0).directory / "lock"),
+        pytest.raises(LockedError, match=r"1 of 2 packs are trained, the rest is left to others: .*packs/000: in use"),
+    ):
+        two_packs(tmp_path / "run", False)
+    recorded = [stored.recorded_epochs(sweep.place(tmp_path / "run", number)) for number in range(2)]
+    assert [12 in epochs for epochs in recorded] == [False, True]
+
+
+def test_a_damaged_record_of_a_finished_sweep_is_made_anew_by_the_same_command(small, small_axes, tmp_path):
+    shutil.copytree(small, tmp_path / "run")
+    record = pack_directory(tmp_path / "run", 0) / "records" / "2"
     largest = max((p for p in (record / "state").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -103,8 +124,9 @@ def test_long_gaps_between_records_are_covered_by_rolling_checkpoints(small, tmp
     killed = iter([None] * 10)
     with pytest.raises(StopIteration):  # after nine epochs, without a chance to save
         train_pack(read_sweep(small), 0, digits, tmp_path, lambda: next(killed), save_seconds=0)
-    assert [p.name for p in (tmp_path / "rolling").iterdir()] == ["9"]
-    assert checkpoint.recorded_epochs(tmp_path) == [0, 1, 2, 5]
+    place = read_sweep(small).place(tmp_path, 0)
+    assert [epoch for epoch, _ in stored.stored_states(place)] == [9, 8]
+    assert stored.recorded_epochs(place) == [0, 1, 2, 5]
 
 
 def test_another_sweep_is_refused_with_what_differs(small, small_axes):
@@ -115,11 +137,12 @@ def test_another_sweep_is_refused_with_what_differs(small, small_axes):
     assert (small / "sweep.json").read_bytes() == before
 
 
-def test_divergence_is_recorded(tmp_path, small_axes):
+def test_divergence_is_recorded_and_said(tmp_path, small_axes, capsys):
     axes = {"learning_rate": [1e-3, 1e30], "optimizer": "sgd", "seed": 0, "width": 2, "epochs": 3}
     sdd.train(tmp_path, expand(small_axes | axes))
     ds = sdd.load_results(tmp_path)
     assert list(ds.diverged) == [-1, 1]
+    assert "1 of 2 members diverged: 1 at epoch 1" in capsys.readouterr().err
     assert ds.test_error.sel(member=1, epoch=slice(1, None)).isnull().all()
 
 
@@ -196,5 +219,39 @@ def test_a_pack_that_fails_lets_those_under_way_finish_and_no_other_begin():
         finished.append(pack)
 
     with pytest.raises(CheckpointError, match="pack 0"):
-        run._on_free_devices(train, range(4), ["a", "b"])
+        run._on_free_devices(train, range(4), ["a", "b"], x64=False)
     assert finished == [1]
+
+
+def test_a_data_set_that_was_made_anew_is_refused_with_what_differs(tmp_path):
+    """Not the same name, but the same data, is what a sweep goes on with."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(60, 4, 4)).astype(np.uint8), np.arange(60) % 3
+    axes = {"model": "mlp", "width": 1, "batch_size": 20, "spectrum_examples": 0, "records_per_decade": 1}
+    first = tmp_path / "labels.npy"
+
+    def train(images=images, labels=labels, given=labels, **fields):
+        np.savez(
+            tmp_path / "mine.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels
+        )
+        np.save(first, given)
+        members = sdd.sweep(None, dataset=f"{tmp_path}/mine.npz", train_labels=str(first), **axes, **fields)
+        sdd.train(tmp_path / "run", members, tune=False)
+
+    train(epochs=2)
+    before = everything(tmp_path / "run")
+    for other, message in (
+        (
+            {"labels": (labels + 1) % 3},
+            r"mine\.npz: is another one than the sweep was begun with: labels \w+ there, \w+",
+        ),
+        ({"images": images[:, ::-1]}, r"begun with: images \w{16} there, \w{16} here$"),
+        ({"images": images / 255}, r"image type uint8 there, float32 here; images "),
+        ({"labels": labels * 2}, r"classes None there, \[0, 2, 4\] here"),
+        ({"given": labels[::-1]}, r"begun with: train_labels of .*labels\.npy \w{16} there, \w{16} here$"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            train(**({"given": other["labels"]} if "labels" in other else {}) | other, epochs=2)
+        assert "\n" not in str(error.value)
+    train(epochs=2)
+    assert_identical(everything(tmp_path / "run"), before)

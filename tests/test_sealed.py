@@ -9,9 +9,21 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from packs import MEMBERS, abstract, assert_same, flip_bit, largest_file, make_results, make_state
-from spectral_dd.checkpoint import PackWriter, is_intact, load_member_state, load_results, load_state, recorded_epochs
+from packs import (
+    MEMBERS,
+    abstract,
+    assert_same,
+    flip_bit,
+    largest_file,
+    make_results,
+    make_state,
+    place,
+    record_pack,
+    variables_of,
+)
+from spectral_dd.checkpoint import PackWriter
 from spectral_dd.errors import CheckpointError, InputError
+from spectral_dd.stored import is_intact, load_member, load_results, load_variables, recorded_epochs
 
 # A state may hold float64.
 pytestmark = pytest.mark.usefixtures("x64")
@@ -19,42 +31,46 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 def test_one_member_is_the_slice_of_the_stack(pack):
     for member in (0, MEMBERS - 1):
-        expected = jax.tree.map(lambda leaf, m=member: leaf[m], make_state(1))
-        assert_same(load_member_state(pack, 1, member), expected)
-    parts = load_member_state(pack, 1, 2, parts=("params", "batch_stats"))
-    assert_same(parts, {"params": jax.tree.map(lambda leaf: leaf[2], make_state(1)["params"]), "batch_stats": {}})
+        assert_same(load_member(place(pack), 1, member), variables_of(1, member))
 
 
-def test_one_member_is_read_without_the_others(tmp_path):
+def test_results_are_read_by_name(pack):
+    loaded = load_results(place(pack), 1, ("train_error", "not_there"))
+    assert_same(loaded, {"train_error": make_results(1)["train_error"]})
+
+
+def test_no_more_is_read_than_is_asked_for(tmp_path):
     kernel = np.random.default_rng(0).normal(size=(MEMBERS, 100_000)).astype(np.float32)
-    with PackWriter(tmp_path) as writer:
-        writer.record(1, {"kernel": kernel}, make_results(1))
+    with PackWriter(place(tmp_path)) as writer:
+        writer.record(1, {"variables": {"kernel": kernel}}, {"energy": kernel, "error": kernel[:, 0]})
 
     def bytes_read() -> int:
         metrics = ts.experimental_collect_matching_metrics("/tensorstore/kvstore/file/bytes_read")
         return sum(value["value"] for metric in metrics for value in metric["values"])
 
     before = bytes_read()
-    np.testing.assert_array_equal(load_member_state(tmp_path, 1, 4)["kernel"], kernel[4])
+    np.testing.assert_array_equal(load_member(place(tmp_path), 1, 4)["kernel"], kernel[4])
     assert bytes_read() - before < 1.1 * kernel[4].nbytes
+    before = bytes_read()
+    load_results(place(tmp_path), 1, ("error",))
+    assert bytes_read() - before < 0.1 * kernel[4].nbytes
 
 
 def test_wrong_requests_are_one_line(pack):
-    state = make_state(0)
+    state, variables = make_state(0), make_state(0)["variables"]
+    other = variables | {"params": {"Dense_0": variables["params"]["Dense_0"] | {"bias": state["step"]}}}
     for call, message in (
-        (lambda: load_results(pack, 2), "epoch 2 is not recorded; recorded epochs: 0, 1, 3"),
-        (lambda: load_results(pack / "nothing", 2), "recorded epochs: none"),
-        (lambda: load_member_state(pack, 1, MEMBERS), "no member 8; it holds members 0 to 7"),
-        (lambda: load_member_state(pack, 1, -1), "no member -1"),
-        (lambda: load_member_state(pack, 1, 0, parts=("weights",)), r"no \['weights'\] in the state; it has"),
-        (lambda: load_state(pack, 1, abstract({"other": state["step"]})), "differ in other"),
-        (lambda: load_state(pack, 1, abstract({"step": state["key"]})), r"'step' is stored as int32\(8,\), asked"),
+        (lambda: load_results(place(pack), 2), "epoch 2 is not recorded; recorded epochs: 0, 1, 3"),
+        (lambda: load_results(place(pack / "nothing"), 2), "recorded epochs: none"),
+        (lambda: load_member(place(pack), 1, MEMBERS), "no member 8; it holds members 0 to 7"),
+        (lambda: load_member(place(pack), 1, -1), "no member -1"),
+        (lambda: load_variables(place(pack), 1, abstract({"other": state["step"]})), "differ in other"),
+        (lambda: load_variables(place(pack), 1, abstract(other)), r"bias' is stored as float64\(8, 300\), asked for"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
-    assert_same(load_state(pack, 1, abstract({"step": state["step"]})), {"step": make_state(1)["step"]})
-    with PackWriter(pack) as writer:
+    with PackWriter(place(pack)) as writer:
         with pytest.raises(InputError, match=r"differ in batch_stats\.mean"):
             writer.restore(abstract({**state, "batch_stats": {"mean": state["step"]}}))
         with pytest.raises(InputError, match="differ in step"):
@@ -64,33 +80,59 @@ def test_wrong_requests_are_one_line(pack):
 
 def test_float64_without_x64_is_refused(pack):
     with jax.enable_x64(False), pytest.raises(InputError, match="needs JAX_ENABLE_X64=1"):
-        load_state(pack, 1, abstract({"params": make_state(1)["params"]}))
+        load_variables(place(pack), 1, abstract(make_state(1)["variables"]))
 
 
-def test_damage_is_named_and_restore_falls_back(pack):
-    for step in (pack / "rolling" / "5", pack / "records" / "3"):
-        path = largest_file(step / "state" / "ocdbt.process_0" / "d")
-        flip_bit(path, path.stat().st_size // 3)
-    assert [is_intact(pack, epoch) for epoch in (0, 1, 3)] == [True, True, False]
-    with pytest.raises(CheckpointError, match=r"pack/records/3: state '.*' is damaged"):
-        for member in range(MEMBERS):
-            load_member_state(pack, 3, member)
-    with PackWriter(pack) as writer:
+def test_a_damaged_state_falls_back_to_the_one_before_it(pack):
+    flip_bit(pack / "rolling" / "5.npz", 20_000)
+    with PackWriter(place(pack)) as writer:
         epoch, state = writer.restore(abstract(make_state(0)))
-        assert epoch == 1
-        assert_same(state, make_state(1))
-        writer.record(3, make_state(3), make_results(3))  # Training gets there again.
-    assert recorded_epochs(pack) == [0, 1, 3]
-    assert_same(load_member_state(pack, 3, 0), jax.tree.map(lambda leaf: leaf[0], make_state(3)))
+    assert epoch == 3
+    assert_same(state, make_state(3))
+    assert (pack / "rolling" / "5.npz.damaged").exists()
+
+
+def test_a_damaged_record_is_named_and_can_be_recorded_anew(pack):
+    path = largest_file(pack / "records" / "3" / "state" / "ocdbt.process_0" / "d")
+    flip_bit(path, path.stat().st_size // 3)
+    assert [is_intact(place(pack), epoch) for epoch in (0, 1, 3)] == [True, True, False]
+    with pytest.raises(CheckpointError, match=r"pack/records/3: 'variables\..*' is damaged") as caught:
+        for member in range(MEMBERS):
+            load_member(place(pack), 3, member)
+    assert len(str(caught.value)) <= 300
+    with PackWriter(place(pack)) as writer:
+        assert writer.set_aside_damaged() == []  # Its seal is intact.
+        assert writer.set_aside_damaged(every_byte=True) == [3]
+        writer.record(3, make_state(3), make_results(3))
+    assert recorded_epochs(place(pack)) == [0, 1, 3]
+    assert_same(load_member(place(pack), 3, 0), variables_of(3, 0))
     assert (pack / "records" / "3.damaged").is_dir()
-    assert (pack / "rolling" / "5.damaged").is_dir()
+
+
+def test_what_is_copied_from_elsewhere_is_refused_and_set_aside(pack, tmp_path):
+    record_pack(tmp_path / "other")
+    for source, where, message in (
+        (pack / "records" / "1", place(pack), "is of epoch 1, copied here"),
+        (pack / "records" / "3", place(pack, pack=1), "is of pack 0, copied here"),
+        (pack / "records" / "3", place(pack, sweep="two"), "is another sweep's, copied here"),
+    ):
+        copy = tmp_path / "copy" / "records" / "3"
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        shutil.copytree(source, copy)
+        where = where._replace(directory=tmp_path / "copy")
+        for read in (lambda where=where: load_results(where, 3), lambda where=where: load_member(where, 3, 0)):
+            with pytest.raises(CheckpointError, match=message):
+                read()
+        with PackWriter(where):
+            assert recorded_epochs(where) == []
+    shutil.copy(pack / "rolling" / "3.npz", pack / "rolling" / "5.npz")
+    with PackWriter(place(pack)) as writer:
+        assert writer.restore(abstract(make_state(0)))[0] == 3
 
 
 def test_any_flipped_bit_or_cut_file_is_noticed_or_harmless(pack, tmp_path):
-    shutil.rmtree(pack / "rolling")
     rng = random.Random(0)
-    files = [path.relative_to(pack) for path in (pack / "records" / "3").rglob("*") if path.stat().st_size]
-    files = [file for file in files if (pack / file).is_file()]
+    files = [path.relative_to(pack) for path in pack.rglob("*") if path.is_file() and path.stat().st_size]
     for trial in range(20):
         copy = tmp_path / f"copy{trial}"
         shutil.copytree(pack, copy)
@@ -99,9 +141,11 @@ def test_any_flipped_bit_or_cut_file_is_noticed_or_harmless(pack, tmp_path):
             flip_bit(victim, rng.randrange(10**6))
         else:
             os.truncate(victim, rng.randrange(victim.stat().st_size))
-        with PackWriter(copy) as writer:
+        with PackWriter(place(copy)) as writer:
             epoch, state = writer.restore(abstract(make_state(0)))
-        assert epoch in (1, 3)
-        assert_same(state, make_state(epoch))
-        assert recorded_epochs(copy) == [0, 1, 3][: 2 + (epoch == 3)]
-        assert_same(load_results(copy, epoch), make_results(epoch))
+            assert_same(state, make_state(epoch))
+            writer.set_aside_damaged(every_byte=True)
+        left = recorded_epochs(place(copy))
+        assert len(left) + (epoch == 5) >= 3
+        for epoch in left:
+            assert_same(load_results(place(copy), epoch), make_results(epoch))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import spectral_dd as sdd
-from spectral_dd import sweeps
+from spectral_dd import strict_json, sweeps
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
 from spectral_dd.presets import PRESETS
@@ -88,34 +88,102 @@ def test_a_table_that_cannot_work_is_named_with_line_and_column(tmp_path, text, 
     assert str(error.value).startswith(f"--members={path}: {message}")
 
 
-def make_sweep(configs, packs=None):
+FACTS = {"parameters": 10, "noise_rate": 0.0}
+DATASETS = {"digits": {"image_shape": [8, 8, 1], "num_classes": 10}}
+
+
+def make_sweep(configs, packs=None, identity="one"):
     packs = packs or [Pack(tuple(range(len(configs))), Lowering("im2col", 1), 1.5)]
-    return Sweep(configs, packs, False, "cpu", [{} for _ in configs], {}, {"command": "x"})
+    return Sweep(configs, packs, False, "cpu", [FACTS for _ in configs], DATASETS, {"command": "x"}, identity)
 
 
 def test_sweep_json_round_trip(tmp_path):
-    written = make_sweep(expand({"width": [1, 2], "learning_rate": [1 / 3], "spectrum_points": [8, 16]}))
+    written = make_sweep(expand({"width": [1, 2], "learning_rate": [1 / 3]}))
     sweeps.write_sweep(tmp_path / "new" / "run", written)
     assert sweeps.read_sweep(tmp_path / "new" / "run") == written
 
 
-def test_a_sweep_json_of_the_first_format_is_read(tmp_path):
-    configs = expand({"width": [1, 2], "spectrum_points": [8]})
+def older(configs, version):
+    """What former revisions wrote; they did not know the newest fields of a member."""
+    common = {"facts": [FACTS] * len(configs), "datasets": DATASETS, "provenance": {"command": "x"}, "apart": False}
+    values = [{name: value for name, value in c.values().items() if name != "spectrum_window"} for c in configs]
+    if version == 2:
+        pack = {"members": [0, 1], "lowering": {"convolution": "im2col", "at_once": 1}, "cost": 1.5}
+        return {"format": 2, "shared": {}, "members": values, "packs": [pack], "platform": "cpu", **common}
     lowering = {"platform": "cpu", "convolution": "im2col", "at_once": 1}
-    old = {
-        "configs": [c.values() for c in configs],
-        "packs": [[0, 1]],
-        "costs": [1.5],
-        "lowerings": [lowering],
-        **{"facts": [{}, {}], "datasets": {}, "provenance": {"command": "x"}, "apart": False},
-    }
+    return {"configs": values, "packs": [[0, 1]], "costs": [1.5], "lowerings": [lowering], **common}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_sweep_json_of_an_older_format_is_read_and_checked(tmp_path, version):
+    configs = expand({"width": [1, 2]})
+    old = older(configs, version)
     (tmp_path / "sweep.json").write_text(json.dumps(old))
-    assert sweeps.read_sweep(tmp_path) == make_sweep(configs)
+    assert sweeps.read_sweep(tmp_path) == make_sweep(configs, identity="")
+    packs = [[1, 1]] if version == 1 else [old["packs"][0] | {"members": [1, 1]}]
+    (tmp_path / "sweep.json").write_text(json.dumps(old | {"packs": packs}))
+    with pytest.raises(InputError, match="packs: must have each member once"):
+        sweeps.read_sweep(tmp_path)
 
 
 def test_a_sweep_json_of_a_later_format_is_refused_with_both_versions(tmp_path):
     (tmp_path / "sweep.json").write_text('{"format": 99}')
-    with pytest.raises(InputError, match=r"format is version 99, this revision reads versions 1 to 2"):
+    with pytest.raises(InputError, match=r"format is version 99, this revision reads versions 1 to 3"):
+        sweeps.read_sweep(tmp_path)
+
+
+def change(path, value):
+    """The JSON of a sweep with another value at a path of keys, and a new seal."""
+
+    def apply(content):
+        for key in path[:-1]:
+            content = content[key]
+        if value is None:
+            del content[path[-1]]
+        else:
+            content[path[-1]] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("packs", 0, "members"), [0, 0], "packs: must have each member once"),
+        (("packs", 0, "members"), 0, "packs[0].members: must be a list"),
+        (("packs", 0, "cost"), True, "packs[0].cost: must be a number"),
+        (("packs", 0, "cost"), 10**400, "packs[0].cost: must be a number"),
+        (("packs", 0, "lowering", "at_once"), 0, "at least 1 member at once"),
+        (("packs", 0, "lowering", "at_once"), "1", "packs[0].lowering.at_once: must be a whole number"),
+        (("facts",), [FACTS], "facts: must be as many as members"),
+        (("facts", 0, "parameters"), 1.5, "facts[0].parameters: must be a whole number"),
+        (("datasets",), {}, "datasets: must have digits"),
+        (("datasets", "digits", "num_classes"), 0, "datasets.digits: must have"),
+        (("apart",), 0, "apart: must be true or false"),
+        (("members", 0, "width"), "1", "members[0].width: must be a whole number"),
+        (("members", 0, "width"), 2, "members: must be one or more different ones"),
+        (("shared", "seed"), None, "members[0].seed: is missing"),
+        (("shared", "sed"), 1, "members[0], 'sed': is no field of a member"),
+        (("apart",), None, "apart: is missing"),
+        (("identity",), None, "identity: is missing"),
+        (("surplus",), 1, "surplus: is unknown"),
+    ],
+)
+def test_each_part_of_sweep_json_has_its_type_and_fits_the_others(tmp_path, path, value, message):
+    content = json.loads(json.dumps(make_sweep(expand({"width": [1, 2]})).to_json()))
+    change(path, value)(content)
+    (tmp_path / "sweep.json").write_text(json.dumps(strict_json.seal(content)))
+    with pytest.raises(InputError) as caught:
+        sweeps.read_sweep(tmp_path)
+    assert message in str(caught.value)
+    assert str(tmp_path / "sweep.json") in str(caught.value)
+
+
+def test_an_edited_sweep_json_is_refused(tmp_path):
+    sweeps.write_sweep(tmp_path, make_sweep(expand({"width": [1, 2]})))
+    path = tmp_path / "sweep.json"
+    path.write_text(path.read_text().replace('"width": 2', '"width": 3'))
+    with pytest.raises(InputError, match="its checksum differs: it is damaged, or was edited"):
         sweeps.read_sweep(tmp_path)
 
 
@@ -142,7 +210,7 @@ def test_a_directory_with_other_files_is_not_touched(tmp_path):
 
 
 def test_a_damaged_sweep_json_is_named(tmp_path):
-    for damaged in ("{", "[]", "{}"):
+    for damaged in ("{", "[]", "{}", "null", "[" * 100_000, '{"a": NaN}', '{"a": 1, "a": 2}', "\x00"):
         (tmp_path / "sweep.json").write_text(damaged)
         with pytest.raises(InputError, match="cannot be read as a sweep"):
             sweeps.read_sweep(tmp_path)

@@ -36,8 +36,10 @@ WINDOW = 3
 
 
 def varying(ds: xr.Dataset) -> list[str]:
-    """Returns the `Config` fields in which the members differ, in the order of `Config`."""
-    return [name for name in FIELDS if name in ds.coords and len(set(ds[name].values.reshape(-1).tolist())) > 1]
+    """Returns the `Config` fields in which the members differ, in the order of `Config`; `sweep` first, if they do."""
+    return [
+        name for name in ("sweep", *FIELDS) if name in ds.coords and len(set(ds[name].values.reshape(-1).tolist())) > 1
+    ]
 
 
 def groups(ds: xr.Dataset, names: Sequence[str], dim: str = "member") -> list[tuple[dict[str, Any], xr.Dataset]]:

@@ -1,5 +1,6 @@
 """Data sets that need no download: the digits of scikit-learn, and MNIST-1D, which its package generates."""
 
+import importlib.metadata
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +21,9 @@ def load_digits() -> Dataset:
     labels = digits.target.astype(np.int32)
     order = generator(Stream.DIGITS_SPLIT, 0).permutation(len(labels))
     train, test = order[:DIGITS_TRAIN_SIZE], order[DIGITS_TRAIN_SIZE:]
-    return Dataset("digits", images[train], labels[train], images[test], labels[test], num_classes=10)
+    return Dataset(
+        "digits", images[train], labels[train], images[test], labels[test], 10, train_places=train, test_places=test
+    )
 
 
 def load_mnist1d() -> Dataset:
@@ -45,7 +48,8 @@ def load_mnist1d() -> Dataset:
         np.random.set_state(state)  # noqa: NPY002
     train, test = (signals[name].astype(np.float32)[:, None, :, None] for name in ("x", "x_test"))
     train_labels, test_labels = (signals[name].astype(np.int32) for name in ("y", "y_test"))
-    return Dataset("mnist1d", train, train_labels, test, test_labels, num_classes=10)
+    version = importlib.metadata.version("mnist1d")
+    return Dataset("mnist1d", train, train_labels, test, test_labels, num_classes=10, version=version)
 
 
 BUILTIN: dict[str, Callable[[], Dataset]] = {"digits": load_digits, "mnist1d": load_mnist1d}

@@ -7,11 +7,13 @@ drawn on the devices.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from spectral_dd.config import Config
 from spectral_dd.data.dataset import Dataset
+from spectral_dd.data.given import given_labels
 from spectral_dd.data.streams import Stream, generator
 from spectral_dd.errors import InputError
 
@@ -24,6 +26,7 @@ class Draws:
     labels: np.ndarray  # int32 [example], trained on
     true_labels: np.ndarray  # int32 [example]
     test_order: np.ndarray  # int32 [test example], a permutation of the test set
+    noisy: np.ndarray  # bool [example], those of the noisy split, see `Config.noisy_split`
 
     @functools.cached_property
     def relabelled(self) -> np.ndarray:
@@ -41,7 +44,8 @@ def draw(dataset: Dataset, config: Config) -> Draws:
 
     Subsets of one seed are nested: a smaller one is the beginning of a larger one. So is symmetric and uniform noise:
     an example that is relabelled in both subsets gets the same label, and on one subset a higher noise level relabels
-    all that a lower one does. `permute` shuffles labels among the chosen examples. No other field changes a draw.
+    all that a lower one does. `permute` shuffles labels among the chosen examples. With `train_labels` nothing is drawn
+    but the examples. No other field changes a draw.
 
     Raises:
       InputError: the data set has fewer than `train_size` examples, or a batch is larger than the training set.
@@ -65,14 +69,28 @@ def draw_all(configs: Sequence[Config], datasets: Mapping[str, Dataset]) -> list
         return _frozen(generator(stream, seed).permutation(length).astype(np.int32))
 
     @functools.cache
-    def drawn(name: str, seed: int, size: int, label_noise: float, noise_kind: str) -> Draws:
+    def given(name: str, train_labels: str) -> np.ndarray:
+        return given_labels(datasets[name], train_labels)
+
+    @functools.cache
+    def drawn(name: str, seed: int, size: int, train_labels: str, noisy_split: str, *noise: Any) -> Draws:
         dataset = datasets[name]
         index = permutation(Stream.SUBSET, seed, len(dataset.train_labels))[:size]
         true_labels = _frozen(dataset.train_labels[index].astype(np.int32))
-        labels = _frozen(_with_noise(dataset, true_labels, seed, label_noise, noise_kind))
-        return Draws(index, labels, true_labels, permutation(Stream.TEST_ORDER, seed, len(dataset.test_labels)))
+        if train_labels:
+            labels = given(name, train_labels)[index]
+            noisy = labels != true_labels
+        else:
+            labels, chosen = _with_noise(dataset, true_labels, seed, *noise)
+            noisy = chosen if noisy_split == "drawn" else labels != true_labels
+        test_order = permutation(Stream.TEST_ORDER, seed, len(dataset.test_labels))
+        return Draws(index, _frozen(labels), true_labels, test_order, _frozen(noisy))
 
-    return [drawn(c.dataset, c.seed, _train_size(datasets[c.dataset], c), c.label_noise, c.noise_kind) for c in configs]
+    def of_member(c: Config) -> Draws:
+        noise = (c.label_noise, c.noise_kind, c.noise_map)
+        return drawn(c.dataset, c.seed, _train_size(datasets[c.dataset], c), c.train_labels, c.noisy_split, *noise)
+
+    return [of_member(c) for c in configs]
 
 
 def _train_size(dataset: Dataset, config: Config) -> int:
@@ -86,24 +104,53 @@ def _train_size(dataset: Dataset, config: Config) -> int:
 
 
 def _with_noise(
-    dataset: Dataset, true_labels: np.ndarray, seed: int, label_noise: float, noise_kind: str
-) -> np.ndarray:
-    """The labels trained on, int32 [example]."""
-    labels = true_labels.copy()
+    dataset: Dataset, true_labels: np.ndarray, seed: int, label_noise: float, noise_kind: str, noise_map: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The labels trained on, int32 [example], and which of them noise was applied to, bool."""
+    labels, is_chosen = true_labels.copy(), np.zeros(len(true_labels), bool)
     if not label_noise:
-        return labels
+        return labels, is_chosen
     available, size = len(dataset.train_labels), len(true_labels)
     noise = generator(Stream.NOISE, seed)
     # Drawn for all examples there are, so that a smaller training set gets the beginning of a larger one's noise.
     rank, place = noise.random(available)[:size], noise.random(available)[:size]
     chosen = np.argsort(rank, kind="stable")[: round(label_noise * size)]
+    is_chosen[chosen] = True
     if noise_kind == "permute":
         labels[chosen] = noise.permutation(labels[chosen])
     elif noise_kind == "symmetric":
         step = 1 + (place[chosen] * (dataset.num_classes - 1)).astype(np.int32)
         labels[chosen] = (labels[chosen] + step) % dataset.num_classes
+    elif noise_kind == "asymmetric":
+        labels[chosen] = _mapped(noise_map, dataset)[labels[chosen]]
     else:  # uniform
         labels[chosen] = (place[chosen] * dataset.num_classes).astype(np.int32)
+    return labels, is_chosen
+
+
+# Patrini et al., "Making Deep Neural Networks Robust to Label Noise" (arXiv 1609.03683): truck -> automobile,
+# bird -> airplane, deer -> horse, cat <-> dog.
+_CIFAR10_MAP = "9:1/2:0/4:7/3:5/5:3"
+
+
+def _mapped(noise_map: str, dataset: Dataset) -> np.ndarray:
+    """The label that asymmetric noise gives to each class, int32 [class].
+
+    Raises:
+      InputError: `noise_map` is none, or names a class that the data set does not have.
+    """
+    count = dataset.num_classes
+    if noise_map == "next":
+        return ((np.arange(count) + 1) % count).astype(np.int32)
+    labels = np.arange(count, dtype=np.int32)
+    for pair in (_CIFAR10_MAP if noise_map == "cifar10" else noise_map).split("/"):
+        ends = pair.split(":")
+        if len(ends) != 2 or not all(end.strip().isdecimal() and int(end) < count for end in ends):
+            raise InputError(
+                f"--noise_map={noise_map}: must be next, cifar10, or FROM:TO/FROM:TO... with classes of "
+                f"{dataset.name}, 0 to {count - 1}; {pair!r} is not"
+            )
+        labels[int(ends[0])] = int(ends[1])
     return labels
 
 

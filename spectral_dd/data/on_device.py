@@ -5,16 +5,27 @@ Pure functions of one member, for use under jit, vmap and scan; NumPy's draws on
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int32, Num, PRNGKeyArray
+
+from spectral_dd.errors import InputError
+
+# What becomes 1.
+SCALES = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 def to_unit(
     images: Num[Array, "*batch height width channel"], dtype: DTypeLike
 ) -> Float[Array, "*batch height width channel"]:
-    """Scales uint8 images, 0 to 255, to [0, 1]. Floating-point images keep their values."""
-    scale = 255 if images.dtype == jnp.uint8 else 1
-    return jnp.asarray(images, dtype) / scale
+    """Scales integer images, uint8 or uint16, from their whole range to [0, 1]. Floating-point ones keep their values.
+
+    Raises:
+      InputError: they are of another type, whose range is not known.
+    """
+    if images.dtype not in SCALES and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(f"images must be uint8, uint16 or floating point; they are {images.dtype}")
+    return jnp.asarray(images, dtype) / SCALES.get(np.dtype(images.dtype), 1)
 
 
 def epoch_order(key: PRNGKeyArray, size: ArrayLike, capacity: int) -> Int32[Array, " capacity"]:

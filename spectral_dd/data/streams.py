@@ -14,6 +14,7 @@ class Stream(enum.IntEnum):
     TEST_ORDER = 3
     RESAMPLE = 4
     PARTNERS = 5
+    TEST_SPLIT = 6
 
 
 def generator(stream: Stream, *seed: int) -> np.random.Generator:

@@ -6,20 +6,17 @@ A network is a Linen module class with fields `width` and `num_classes`, called 
 
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import inspect
-import operator
-import pathlib
-import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from spectral_dd import own
 from spectral_dd.config import Config
+from spectral_dd.data import to_unit
 from spectral_dd.errors import InputError, nearest
 from spectral_dd.models.cnn5 import CNN5
 from spectral_dd.models.mlp import MLP
@@ -41,7 +38,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 REQUIRED_FIELDS = ("width", "num_classes")
 
 # Class attributes that a network may have, and what holds of one that does not. `Network` says what they mean.
-DECLARATIONS = {"affine_first_layer": False, "exact_padding": False, "smallest_image": 1}
+DECLARATIONS = {"affine_first_layer": False, "smallest_image": 1}
 
 _registered: dict[str, type[nn.Module]] = {}
 
@@ -65,7 +62,7 @@ def find(name: str) -> Callable[..., nn.Module]:
         raise InputError(
             f"--model={name}: must be one of {known}, or FILE.py:Class, or package.module:Class.{nearest(name, MODELS)}"
         )
-    return _checked(name, _class_in(_module(name, source), name, class_name))
+    return _checked(name, own.load(f"--model={name}", "class", functools.partial(_others, class_name)))
 
 
 def register(cls: type[nn.Module]) -> str:
@@ -77,6 +74,59 @@ def register(cls: type[nn.Module]) -> str:
     name = f"{cls.__module__}:{cls.__qualname__}" if isinstance(cls, type) else str(cls)
     _registered[name] = _checked(name, cls)
     return name
+
+
+def code(names: Iterable[str]) -> dict[str, Any]:
+    """`own.about` of the networks of one's own among these, by name."""
+    return {name: own.about(find(name)) for name in dict.fromkeys(names) if name not in MODELS}
+
+
+def recall(names: Iterable[str], there: Mapping[str, Any], workdir: Any) -> None:
+    """Makes the networks of a sweep that is read known again, those that are not known already.
+
+    Args:
+      names: that the sweep has.
+      there: `code` of them, as the sweep has it.
+      workdir: of the sweep.
+
+    Raises:
+      InputError: a network is missing, or its file has changed or is in `workdir`.
+    """
+    for name in dict.fromkeys(names):
+        if name not in MODELS and name not in _registered:
+            instead = "pass the class as model= in Python"
+            found = own.again(f"--model={name}", there.get(name), workdir, instead)
+            _registered[name] = find(found.removeprefix("--model="))  # type: ignore[assignment]
+
+
+def check_code(names: Iterable[str], there: Mapping[str, Any]) -> None:
+    """Raises `InputError` if the file of a network has changed since a sweep was begun."""
+    for name in dict.fromkeys(names):
+        if name not in MODELS and name not in _registered and (path := own.about(find(name))["file"]):
+            own.check_unchanged(f"--model={name}", there.get(name), path, "pass the class as model= in Python")
+
+
+def taking_integers(model: nn.Module, dtype: Any) -> nn.Module:
+    """The same network, of the same parameters, that scales integer images as `data.to_unit` does, in this type.
+
+    Raises (when it is called):
+      InputError: images are integers of another type than uint8 and uint16.
+    """
+    fields = {name: getattr(model, name) for name in _fields(model) if name not in ("parent", "name")}
+    cls: Any = type(model)
+    return _taking_integers(cls, jnp.dtype(dtype))(**fields)
+
+
+@functools.cache
+def _taking_integers(cls: type[nn.Module], dtype: Any) -> type[nn.Module]:
+    class Scaled(cls):  # type: ignore[misc, valid-type]
+        def __call__(self, images: Any, *arguments: Any, **options: Any) -> Any:
+            if not jnp.issubdtype(images.dtype, jnp.floating):
+                images = to_unit(images, dtype)
+            return super().__call__(images, *arguments, **options)
+
+    Scaled.__name__, Scaled.__qualname__, Scaled.__doc__ = cls.__name__, cls.__qualname__, cls.__doc__
+    return Scaled
 
 
 def build_model(config: Config, num_classes: int) -> nn.Module:
@@ -114,39 +164,10 @@ def _fields(network: Any) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(network)}
 
 
-def _module(name: str, source: str) -> types.ModuleType:
-    path = pathlib.Path(source).resolve()
-    if source.endswith(".py") and not path.is_file():
-        raise InputError(f"--model={name}: there is no file {source}")
-    try:
-        return _import_file(path) if source.endswith(".py") else importlib.import_module(source)
-    except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"--model={name}: {source} cannot be imported: {reason}") from error
-
-
-@functools.cache
-def _import_file(path: pathlib.Path) -> types.ModuleType:
-    """Imports a file once, as a module with the name of its path, which can hide no other module."""
-    spec = importlib.util.spec_from_file_location(str(path), path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look annotations up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[spec.name]
-        raise
-    return module
-
-
-def _class_in(module: types.ModuleType, name: str, class_name: str) -> Any:
-    try:
-        return operator.attrgetter(class_name)(module)
-    except AttributeError:
-        own = [key for key, cls in vars(module).items() if _is_linen(cls) and cls.__module__ == module.__name__]
-        known = f"its Linen modules are {', '.join(own)}." if own else "it has no Linen modules."
-        raise InputError(f"--model={name}: has no class {class_name}; {known}{nearest(class_name, own)}") from None
+def _others(name: str, module: types.ModuleType) -> str:
+    own = [key for key, cls in vars(module).items() if _is_linen(cls) and cls.__module__ == module.__name__]
+    known = f"its Linen modules are {', '.join(own)}." if own else "it has no Linen modules."
+    return f"; {known}{nearest(name, own)}"
 
 
 def _is_linen(cls: Any) -> bool:

@@ -35,10 +35,6 @@ class Network(nn.Module):
 
     # What comes before and in the first `Conv` or `Dense` is affine, and nothing else reads the images.
     affine_first_layer: ClassVar[bool] = True
-    # Zero-padding every weight of a narrow network gives a wide one that computes the same function: activations have
-    # f(0) = 0, no layer mixes channels by their number, and draws during training do not depend on the number of
-    # channels.
-    exact_padding: ClassVar[bool] = True
     # The smallest height and width of an image that leaves a pixel for every layer.
     smallest_image: ClassVar[int] = 1
 

@@ -58,7 +58,7 @@ class Cost:
 
     def _traced_widths(self, model: str) -> tuple[int, ...]:
         """Three widths, or fewer if there are no more."""
-        if models.declared(models.find(model), "exact_padding"):
+        if model in models.MODELS:
             return (1, 2, 3)
         widths = sorted(self._widths[model])
         return tuple(dict.fromkeys((widths[0], widths[len(widths) // 2], widths[-1])))
@@ -91,7 +91,7 @@ class Cost:
         return flops, traffic
 
     def _count(self, model: str, dataset: str, width: int) -> int:
-        if models.declared(models.find(model), "exact_padding") and width > 3:
+        if model in models.MODELS and width > 3:
             # Newton's form of the parabola through three widths, in whole numbers.
             a, b, c = (self._parameters(model, dataset, w) for w in (1, 2, 3))
             return a + (width - 1) * (b - a) + (width - 1) * (width - 2) // 2 * (c - 2 * b + a)

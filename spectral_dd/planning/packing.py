@@ -5,9 +5,8 @@ member in it costs as much as its widest; dynamic programming finds the cheapest
 """
 
 import collections
-import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -40,6 +39,7 @@ def plan(
     lowering_for: Callable[[Config], Lowering],
     num_devices: int,
     min_packs: int = 1,
+    exact: Container[str] = models.MODELS,
 ) -> Plan:
     """The faster way to use the devices: packs one after another, each on all devices, or a pack a device.
 
@@ -52,25 +52,30 @@ def plan(
       lowering_for: the lowering of a pack, from its widest member.
       num_devices: that members or packs are spread over.
       min_packs: packs are halved until there are so many, as far as there are members, so that as many tasks find work.
+      exact: models that zero padding changes nothing of; members of others share a pack only if their width is one.
     """
     plans = []
     for apart in (False, True):
         on = 1 if apart else num_devices
         packs = []
-        for members in cut(configs, cost, on, min_packs):
+        for members in cut(configs, cost, on, min_packs, exact):
             own = [configs[i] for i in members]
             packs.append(Pack(tuple(members), lowering_for(widest(own)), pack_seconds(own, cost, on)))
         plans.append(Plan(packs, apart))
     return min(plans, key=lambda plan: plan.seconds(num_devices))
 
 
-def cut(configs: Sequence[Config], cost: StepCost, num_devices: int = 1, min_packs: int = 1) -> list[list[int]]:
+def cut(
+    configs: Sequence[Config],
+    cost: StepCost,
+    num_devices: int = 1,
+    min_packs: int = 1,
+    exact: Container[str] = models.MODELS,
+) -> list[list[int]]:
     """Cuts the members into packs, each a list of indices into `configs`; see `plan`."""
-    # Thousands of members share a model, and finding one in a file takes a while.
-    is_exact = functools.cache(lambda model: models.declared(models.find(model), "exact_padding"))
     groups = collections.defaultdict(list)
     for i, config in enumerate(configs):
-        groups[*config.static().values(), None if is_exact(config.model) else config.width].append(i)
+        groups[*config.static().values(), None if config.model in exact else config.width].append(i)
 
     packs = []
     for group in groups.values():

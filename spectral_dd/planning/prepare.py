@@ -1,15 +1,16 @@
 """Checks a sweep against its data and models, and draws what members draw from their seeds, once."""
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 
-from spectral_dd import models
+from spectral_dd import models, own_measures
 from spectral_dd.config import Config
-from spectral_dd.data import Dataset, Draws, draw_all, load_dataset
+from spectral_dd.data import Dataset, Draws, Wanted, checksum, difference, draw_all, given_labels, load_dataset
 from spectral_dd.errors import InputError
+from spectral_dd.sweeps import DataFacts, Sweep
 
 
 class Prepared(NamedTuple):
@@ -22,6 +23,23 @@ class Prepared(NamedTuple):
     def dataset(self, member: int) -> Dataset:
         return self.datasets[self.configs[member].dataset]
 
+    def about_datasets(self) -> dict[str, DataFacts]:
+        """`Dataset.about` of each data set, and sums of the labels that members train on instead, for sweep.json."""
+        found = {}
+        for name, dataset in self.datasets.items():
+            asked = {c.train_labels for c in self.configs if c.dataset == name and c.train_labels}
+            sums = {one: checksum(given_labels(dataset, one)) for one in sorted(asked)}
+            found[name] = DataFacts(**dataset.about, train_labels=sums)  # type: ignore[typeddict-item]
+        return found
+
+    def check_datasets(self, there: Sweep) -> None:
+        """Raises `InputError` if a data set is another one than the sweep was begun with."""
+        for name, about in self.about_datasets().items():
+            if name not in there.datasets:
+                raise InputError(f"--dataset={name}: the sweep has {', '.join(there.datasets)}")
+            if differs := difference(there.datasets[name], about):
+                raise InputError(f"--dataset={name}: is another one than the sweep was begun with: {differs}")
+
 
 def prepare(
     configs: Sequence[Config],
@@ -29,6 +47,7 @@ def prepare(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
+    measure: Callable[..., Any] | None = None,
 ) -> Prepared:
     """Loads the data sets, checks and completes the members, and draws.
 
@@ -37,6 +56,7 @@ def prepare(
       data_dir: of TFDS.
       dataset: for all members, in the place of the one that they name.
       model: class of the network of all members, in the place of the one that they name.
+      measure: of one's own, see `own_measures.measure`; of all members, in the place of the one that they name.
 
     Raises:
       InputError: there are no members, a data set or model cannot be had, a training set is larger than the data or
@@ -46,21 +66,36 @@ def prepare(
         raise InputError("a sweep must have at least one member")
     if model is not None:
         configs = [c.replace(model=models.register(model)) for c in configs]
+    if measure is not None:
+        configs = [c.replace(measure=own_measures.register(measure)) for c in configs]
     if dataset is not None:
         configs, datasets = [c.replace(dataset=dataset.name) for c in configs], {dataset.name: dataset}
     else:
-        datasets = {name: load_dataset(name, data_dir) for name in dict.fromkeys(c.dataset for c in configs)}
+        datasets = {name: load_dataset(name, data_dir, one) for name, one in _wanted(configs).items()}
     draws = draw_all(configs, datasets)
     check_images = functools.cache(_check_images)
     resolved = []
     for config, drawn in zip(configs, draws, strict=True):
         check_images(config.model, config.dtype, config.initializer, datasets[config.dataset])
         _check_fields(config, datasets[config.dataset])
+        _check_measure(config, datasets[config.dataset])
         size = len(drawn.index)
         resolved.append(config if config.train_size == size else config.replace(train_size=size))
     if len(set(resolved)) < len(resolved):
         raise InputError("--train_size=0: means all of the data, which the sweep names already")
     return Prepared(resolved, datasets, draws)
+
+
+def _wanted(configs: Sequence[Config]) -> dict[str, Wanted]:
+    """What the members want of each data set that they name."""
+    found: dict[str, Wanted] = {}
+    for config in configs:
+        wanted = Wanted(**{name: getattr(config, name) for name in Wanted._fields})
+        before = found.setdefault(config.dataset, wanted)
+        for name, one, other in zip(Wanted._fields, before, wanted, strict=True):
+            if one != other:
+                raise InputError(f"--{name}={one},{other}: must be one value for all members of a data set")
+    return found
 
 
 def _check_images(model: str, dtype: str, initializer: str, dataset: Dataset) -> None:
@@ -69,6 +104,15 @@ def _check_images(model: str, dtype: str, initializer: str, dataset: Dataset) ->
     smallest = models.declared(models.build_model(config, dataset.num_classes), "smallest_image")
     if min(height, width) < smallest:
         raise InputError(f"{_about(dataset)}; --model={model} needs {smallest}x{smallest} at least")
+
+
+def _check_measure(config: Config, dataset: Dataset) -> None:
+    if config.measure:
+        if not config.spectrum.examples or not config.spectrum.measures:
+            raise InputError(f"--measure={config.measure}: needs --spectrum_examples and --spectrum_measures above 0")
+        own_measures.find(config.measure)
+        model = models.build_model(config.replace(dtype="float32"), dataset.num_classes)
+        own_measures.check(config.measure, model, dataset.train_images.shape[1:], "float32")
 
 
 def _check_fields(config: Config, dataset: Dataset) -> None:

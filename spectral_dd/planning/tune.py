@@ -140,11 +140,11 @@ def _key(config: Config, dataset: Dataset, lowering: Lowering, members: int) -> 
     return json.dumps([*where, *shapes, *augmentation, config.width, members, *dataclasses.astuple(lowering)])
 
 
-def lowering_for(choices: dict[str, Choice], config: Config) -> Lowering:
+def lowering_for(choices: dict[str, Choice], platform: str, config: Config) -> Lowering:
     """The fastest lowering at the nearest width that was timed, else the usual one."""
     choice = choices.get(group_of(config))
     if choice is None:
-        return lowerings(jax.local_devices()[0].platform, config.width)[0]
+        return lowerings(platform, config.width)[0]
     return choice.lowerings[min(choice.lowerings, key=lambda width: abs(math.log(width / config.width)))]
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from spectral_dd.analysis import curves, memorisation, words
+from spectral_dd.records import SPLITS, VARIABLES
 from spectral_dd.report import axes, spectrum_figures
 from spectral_dd.report.axes import BLUE, GREEN, GREY, ORANGE, WidthColours
 from spectral_dd.report.picture import (
@@ -46,7 +47,9 @@ def pictures(ds: xr.Dataset, normalisation: spectrum_figures.NormalisationName =
     drawable = ((ds["diverged"] < 0) & ds["test_error"].notnull().any("epoch")).values
     spectra = [name for name in ("energy", "amplitude") if has_spectra(ds, name)]
     # Examples are averaged once, here: all that follows is small.
-    means = ds.drop_dims("example", errors="ignore").assign({n: ds[n].mean("example").compute() for n in spectra})
+    own = [str(name) for name in ds if name not in VARIABLES and "example" in ds[name].dims]
+    averaged = {name: ds[name].mean("example", keep_attrs=True).compute() for name in (*spectra, *own)}
+    means = ds.drop_dims("example", errors="ignore").assign(averaged)
     if spectra:
         means = means.assign(memorisation.memorisation(ds))
     means = means.isel(member=np.flatnonzero(drawable))
@@ -72,6 +75,9 @@ def pictures(ds: xr.Dataset, normalisation: spectrum_figures.NormalisationName =
             yield spectrum_figures.high_frequency_picture(trained, colours)
         if any(name in members and members[name].notnull().any() for name in MEMORISATION):
             yield memorisation_picture(trained)
+        for name in own:
+            if members[name].notnull().any():
+                yield own_picture(trained, colours, name)
 
 
 def width_picture(settings: Sequence[Setting]) -> Picture:
@@ -150,8 +156,12 @@ def memorisation_picture(setting: Setting) -> Picture:
     for ax, (width, members) in zip(panels, by_width, strict=True):
         for name, (label, colour) in MEMORISATION.items():
             if name in members and members[name].notnull().any():
-                curve = members[name].mean("member").dropna("epoch")
-                (lines[label],) = ax.plot(curve["epoch"], curve, color=colour)
+                mean = members[name].mean("member").dropna("epoch")
+                each = members[name].sel(epoch=mean["epoch"])
+                band = (each.min("member").values, each.max("member").values)
+                lines[label] = axes.draw_curve(
+                    ax, mean["epoch"].values, mean.values, *band, len(MEMORISATION), color=colour
+                )
         ax.axhline(0.5, color="black", linestyle=":", linewidth=1)
         ax.set_title(f"width {width}")
         ax.set_ylim(0, 1)
@@ -159,8 +169,26 @@ def memorisation_picture(setting: Setting) -> Picture:
     panels[0].set_ylabel("AUC")
     axes.explain_lines(figure, lines, columns=len(lines))
     caption = (
-        f"Detection of relabelled training examples{setting.words(band=False)}. AUC, the area under the ROC curve, is "
+        f"Detection of relabelled training examples{setting.words()}. AUC, the area under the ROC curve, is "
         "the probability that a relabelled example has a higher value than one with its true label. Each value is "
         "measured around a single example. Dotted: chance, 0.5."
     )
     return setting.picture("memorisation", figure, caption)
+
+
+def own_picture(setting: Setting, colours: WidthColours, name: str) -> Picture:
+    """A measure of one's own over epochs, a panel a split."""
+    values = setting.members[name]
+    splits = [split for split in SPLITS if values.sel(split=split).notnull().any()]
+    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+    setting.heading(figure, name_width=True)
+    panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, split in zip(panels, splits, strict=True):
+        draw_by_width(ax, setting.of(setting.members.sel(split=split)), colours, lambda members: members[name])
+        ax.set_title(SPLITS[split])
+    about = values.attrs
+    long_name, units = about.get("long_name", name), about.get("units", "1")
+    panels[0].set_ylabel(long_name if units == "1" else f"{long_name} ({units})")
+    colours.explain(figure, panels)
+    caption = f"{long_name.capitalize()}, mean over examples{setting.words()}. {about.get('description', '')}"
+    return setting.picture(name, figure, caption.strip())

@@ -40,15 +40,19 @@ def draw_report(
       The path of report.html: one file without scripts or external resources.
     """
     directory = pathlib.Path(directory)
-    figures = []
+    figures, drawn = [], set()
     with matplotlib.rc_context(STYLE):
         for name, figure, caption in pictures(ds, normalisation):
             image = io.BytesIO()
             figure.savefig(image, format="png")
             write_whole(directory / "figures" / f"{name}.png", image.getvalue())
+            drawn.add(name)
             # 100 pixels an inch, whatever the resolution: letters have one size in all figures.
             width = round(100 * figure.get_figwidth())
             figures.append({"width": width, "caption": caption, "data": base64.b64encode(image.getvalue()).decode()})
+    for old in (directory / "figures").glob("*.png"):  # of an earlier call, on other data
+        if old.stem not in drawn:
+            old.unlink()
     path = directory / "report.html"
     write_whole(path, _page(ds, title=title, figures=figures))
     return path
@@ -97,6 +101,8 @@ def notes(ds: xr.Dataset, table: xr.Dataset) -> list[str]:
         result.append(
             f"{len(diverged)} of {total} members diverged. They are counted, but neither averaged nor drawn: {some}."
         )
+    if incomplete := ds.attrs.get("incomplete"):
+        result.append(f"Not all is here: {incomplete}.")
     if unfinished := int(table["unfinished"].sum()):
         result.append(
             f"{unfinished} of {total} members are unfinished. Their final values are those of the last epoch they "

@@ -31,6 +31,17 @@ def test_a_file_of_ones_own_is_read(tmp_path, arrays, save):
         np.testing.assert_array_equal(getattr(dataset, name), array)
 
 
+def test_other_arrays_of_integers_are_columns_and_the_test_set_may_be_a_share(tmp_path, arrays):
+    path = str(tmp_path / "mine.npz")
+    del arrays["test_images"], arrays["test_labels"]
+    np.savez(path, **arrays, worse_label=arrays["train_labels"][::-1], about=np.zeros(40))
+    dataset = data.load_dataset(path, wanted=data.Wanted(test_fraction=0.25))
+    assert (len(dataset.train_labels), len(dataset.test_labels), list(dataset.columns)) == (30, 10, ["worse_label"])
+    for wanted in (data.Wanted(image_feature="image"), data.Wanted(label_feature="fine")):
+        with pytest.raises(InputError, match="has no features; it is for TFDS and Hugging Face"):
+            data.load_dataset(path, wanted=wanted)
+
+
 def test_a_file_that_is_not_there(tmp_path):
     assert load_error(tmp_path / "mine.npz") == "the file cannot be read: No such file or directory"
 

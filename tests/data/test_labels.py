@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import re
 import zlib
 
 import numpy as np
@@ -187,3 +188,39 @@ def test_label_noise_is_nested_in_size_and_in_level(digits, kind):
     np.testing.assert_array_equal(small.labels[both], large.labels[:200][both])
     assert (more.relabelled | ~small.relabelled).all()
     np.testing.assert_array_equal(more.labels[small.relabelled], small.labels[small.relabelled])
+
+
+@pytest.mark.parametrize(
+    ("noise_map", "becomes"),
+    [
+        ("next", [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]),
+        ("cifar10", [0, 1, 0, 5, 7, 3, 6, 7, 8, 1]),
+        ("0:9/9:0/3:3", [9, 1, 2, 3, 4, 5, 6, 7, 8, 0]),
+    ],
+)
+def test_asymmetric_noise_gives_the_label_of_its_map(digits, noise_map, becomes):
+    noise = {"label_noise": 0.4, "noise_kind": "asymmetric", "noise_map": noise_map, "train_size": 500}
+    noisy, drawn = draw(digits, **noise), draw(digits, **noise, noisy_split="drawn").noisy
+    assert drawn.sum() == 200
+    np.testing.assert_array_equal(noisy.labels[drawn], np.array(becomes)[noisy.true_labels[drawn]])
+    np.testing.assert_array_equal(noisy.labels[~drawn], noisy.true_labels[~drawn])
+
+
+@pytest.mark.parametrize("noise_map", ["mnist", "1:10", "1:2,3:4", "-1:2", "1", ""])
+def test_a_map_of_labels_that_cannot_be_is_one_line(digits, noise_map):
+    message = re.escape(
+        f"--noise_map={noise_map}: must be next, cifar10, or FROM:TO/FROM:TO... with classes of digits, 0"
+    )
+    with pytest.raises(InputError, match=f"^{message}"):
+        draw(digits, label_noise=0.1, noise_kind="asymmetric", noise_map=noise_map)
+
+
+@pytest.mark.parametrize("kind", [PERMUTE, UNIFORM, SYMMETRIC])
+def test_the_noisy_split_has_the_wrong_labels_or_all_that_noise_was_applied_to(digits, kind):
+    wrong, drawn = (
+        draw(digits, label_noise=0.4, noise_kind=kind, noisy_split=split, seed=2) for split in ("wrong", "drawn")
+    )
+    assert_same(wrong, drawn)
+    np.testing.assert_array_equal(wrong.noisy, wrong.relabelled)
+    assert drawn.noisy.sum() == 400 and (drawn.noisy | ~drawn.relabelled).all()
+    assert (kind == SYMMETRIC) == (drawn.noisy == drawn.relabelled).all()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from spectral_dd import data
+from spectral_dd.errors import InputError
 
 epoch_order = jax.jit(data.epoch_order, static_argnums=2)
 augment = jax.jit(data.augment, static_argnames=("shift", "flip"))
@@ -19,6 +20,13 @@ def test_to_unit_maps_0_to_255_onto_0_to_1(dtype):
     np.testing.assert_allclose(
         np.float32(unit).ravel(), np.arange(256) / 255, rtol=1e-7 if dtype == "float32" else 0.01
     )
+
+
+def test_sixteen_bits_are_scaled_by_their_own_range_and_other_integers_refused():
+    images = jnp.array([0, 257, 65535], jnp.uint16).reshape(1, 3, 1, 1)
+    np.testing.assert_allclose(data.to_unit(images, jnp.float32).ravel(), [0, 1 / 255, 1], rtol=1e-6)
+    with pytest.raises(InputError, match="images must be uint8, uint16 or floating point; they are int32"):
+        data.to_unit(images.astype(jnp.int32), jnp.float32)
 
 
 @pytest.mark.parametrize(("size", "capacity"), [(1, 1), (1, 5), (7, 7), (100, 101), (600, 1000)])

@@ -135,7 +135,7 @@ def test_a_cache_of_what_was_there_before_is_rebuilt(tmp_path, cache):
 def test_a_damaged_cache_is_rebuilt(tmp_path, cache, damage):
     write_tfds(tmp_path, {"train": 5, "test": 3})
     before = data.load_dataset("handwriting", str(tmp_path)).train_images.tolist()
-    (file,) = cache.glob("*/*/train_images.npy")
+    (file,) = cache.glob("*/*/0.npy")
     if damage == "delete":
         file.unlink()
     elif damage == "garbage":
@@ -143,7 +143,7 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, cache, damage):
     else:
         os.truncate(file, 0 if damage == "empty" else file.stat().st_size - 1)
     assert data.load_dataset("handwriting", str(tmp_path)).train_images.tolist() == before
-    assert list(cache.glob("*/*/train_images.npy")) == [file]
+    assert list(cache.glob("*/*/0.npy")) == [file]
 
 
 def test_equal_data_sets_in_two_directories_have_two_caches(tmp_path, cache):
@@ -223,11 +223,17 @@ def test_a_file_format_of_tensorflow_is_an_error(tmp_path):
     assert "file_format='array_record'" in message
 
 
-def test_missing_features_are_an_error(tmp_path):
-    write_tfds(tmp_path, {"train": 2, "test": 2}, label=(tfds.features.Scalar(np.int32), 0))
+def test_a_feature_that_is_missing_is_an_error(tmp_path):
+    write_tfds(tmp_path, {"train": 2, "test": 2}, label=(tfds.features.Scalar(np.float32), 0.5))
     message = load_error("handwriting", tmp_path)
-    assert "must have the features image (Image) and label (ClassLabel)" in message
-    assert "it has image (Image), label (Scalar)" in message
+    assert "must have a feature of labels; it has image (Image), label (Scalar)" in message
+
+
+def test_integers_that_are_no_class_labels_become_classes(tmp_path):
+    write_tfds(tmp_path, {"train": 2, "test": 2}, label=(tfds.features.Scalar(np.int64), -7))
+    dataset = data.load_dataset("handwriting", str(tmp_path))
+    assert dataset.train_labels.tolist() == dataset.test_labels.tolist() == [0, 0]
+    assert (dataset.classes, dataset.num_classes) == ((-7,), 2)
 
 
 def test_one_class_is_an_error(tmp_path):
@@ -240,10 +246,76 @@ def test_labels_that_are_no_classes_are_an_error(tmp_path):
     assert "train_labels: must be from 0 to 3; they are from -1 to -1" in load_error("handwriting", tmp_path)
 
 
-def test_missing_splits_are_an_error(tmp_path):
-    write_tfds(tmp_path, {"train": 2, "unlabelled": 2})
-    message = load_error("handwriting", tmp_path)
-    assert "must have the splits train and test (or validation); it has train, unlabelled" in message
+def test_without_a_test_split_a_share_of_the_training_split_can_be_one(tmp_path):
+    images, labels, _ = write_tfds(tmp_path, {"train": 10, "unlabelled": 2})
+    assert "has no test set; --test_fraction=0.2 takes a fifth" in load_error("handwriting", tmp_path)
+    dataset = data.load_dataset("handwriting", str(tmp_path), data.Wanted(test_fraction=0.3))
+    assert (len(dataset.train_labels), len(dataset.test_labels)) == (7, 3)
+    both = [np.concatenate([getattr(dataset, f"{s}_{a}") for s in ("train", "test")]) for a in ("images", "labels")]
+    assert by_content(*both) == by_content(images["train"], labels["train"])
+
+
+def test_without_a_training_split_it_is_an_error(tmp_path):
+    write_tfds(tmp_path, {"test": 2, "unlabelled": 2})
+    assert "must have a split train; it has test, unlabelled" in load_error("handwriting", tmp_path)
+
+
+FLOAT_IMAGES = {
+    "picture": tfds.features.Tensor(shape=(4, 3), dtype=np.float32),
+    "scan": tfds.features.Tensor(shape=(4, 3, 2), dtype=np.uint16),
+    "fine": tfds.features.ClassLabel(num_classes=6),
+    "coarse": tfds.features.Scalar(np.int64),
+    "text": tfds.features.Text(),
+}
+
+
+def write_others(data_dir):
+    """A data set with features of other names and types, without a test split; returns its examples."""
+    rng = np.random.default_rng(1)
+    examples = [
+        {
+            "picture": rng.normal(size=(4, 3)).astype(np.float32),
+            "scan": rng.integers(65536, size=(4, 3, 2)).astype(np.uint16),
+            "fine": i % 6,
+            "coarse": 10 * (i % 2),
+            "text": "t",
+        }
+        for i in range(8)
+    ]
+
+    class Others(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "others"
+        VERSION = tfds.core.Version("2.1.0")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(FLOAT_IMAGES))
+
+        def _split_generators(self, manager):
+            return {"train": iter(enumerate(examples)), "test": iter(enumerate(examples[:2]))}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    Others(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    return examples
+
+
+def test_features_of_other_names_and_types_are_read(tmp_path):
+    examples = write_others(tmp_path)
+    load = [
+        data.load_dataset("others", str(tmp_path), data.Wanted(image_feature=image, label_feature="fine"))
+        for image in ("picture", "scan")
+    ]
+    for dataset, feature, kind in zip(load, ("picture", "scan"), (np.float32, np.uint16), strict=True):
+        assert dataset.train_images.dtype == kind and dataset.num_classes == 6
+        expected = by_content([np.atleast_3d(e[feature]) for e in examples], [e["fine"] for e in examples])
+        assert by_content(dataset.train_images, dataset.train_labels) == expected
+    coarse = np.asarray(load[0].columns["coarse"])
+    np.testing.assert_array_equal(coarse, 10 * (load[0].train_labels % 2))
+    assert load[0].version == "2.1.0"
+    assert "--image_feature= must say which of picture, scan is the image" in load_error("others", tmp_path)
+    with pytest.raises(InputError, match="--label_feature=text: must be one of fine, coarse; it is Text"):
+        data.load_dataset("others", str(tmp_path), data.Wanted("scan", "text"))
 
 
 def test_images_of_several_sizes_are_an_error(tmp_path):

@@ -69,7 +69,28 @@ def test_batch_norm_equals_flaxs_own_before_the_pool(train, x64):
         }
 
     for found, expected in of_all(variables, x).values():
+        statistics = expected[1][1]["batch_stats"]
+        if train:  # Flax averages the variance with the divisor n; ours is PyTorch's, see below
+            statistics["var"] = 0.9 * variables["batch_stats"]["var"] + 0.1 * x.var(axis=(1, 2, 3), ddof=1)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), found, expected)
+
+
+def test_the_running_variance_is_that_of_pytorch():
+    """torch.nn.BatchNorm2d(1), with momentum 0.1, after a batch of the entries 1, 2, 3 and 6: mean 3, squares 14, so
+    running_mean = 0.9 * 0 + 0.1 * 3 and running_var = 0.9 * 1 + 0.1 * 14 / 3. What it returns has the variance 14 / 4.
+    """
+    x = jnp.array([1.0, 2, 3, 6]).reshape(1, 2, 1, 2)
+    norm = BatchNorm(True)
+    y, updated = norm.apply(norm.init(jax.random.key(0), x), x, mutable=["batch_stats"])
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], [0.3], rtol=1e-6)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], [0.9 + 0.1 * 14 / 3], rtol=1e-6)
+    np.testing.assert_allclose(y.ravel(), (x.ravel() - 3) / np.sqrt(14 / 4 + 1e-5), rtol=1e-5)
+
+
+def test_one_entry_a_channel_leaves_a_finite_running_variance():
+    x = jnp.ones((2, 1, 1, 1))
+    _, updated = BatchNorm(True).apply(BatchNorm(True).init(jax.random.key(0), x), x, mutable=["batch_stats"])
+    np.testing.assert_allclose(updated["batch_stats"]["var"], [0.9, 0.9], rtol=1e-6)
 
 
 def test_the_gradient_of_batch_norm_is_rounded_to_half_precision_once():

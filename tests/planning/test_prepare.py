@@ -74,3 +74,8 @@ def test_a_dry_run_says_packs_size_and_epochs(tmp_path):
     (line,) = [line for line in text.splitlines() if line.startswith("   0  ")]
     assert line.split()[:4] == ["0", "4", "1-2", "1,760"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_used_of_a_data_set_is_one_for_all_members():
+    with pytest.raises(InputError, match=r"--test_fraction=0.1,0.2: must be one value for all members of a data set"):
+        prepare(sdd.sweep(None, dataset="mine.npz", test_fraction=[0.1, 0.2]))

@@ -7,7 +7,7 @@ from spectral_dd.config import Config
 from spectral_dd.data import draw_all
 from spectral_dd.errors import InputError
 from spectral_dd.family import host_arrays
-from spectral_dd.planning import target
+from spectral_dd.planning import hardware, target
 from spectral_dd.sweeps import Lowering
 
 SCRIPT = "experiments/train_sweep.py"
@@ -16,16 +16,16 @@ SCRIPT = "experiments/train_sweep.py"
 @pytest.fixture
 def installed(monkeypatch):
     """All compilers, as far as names go."""
-    monkeypatch.setattr(target, "_is_installed", lambda package: True)
+    monkeypatch.setattr(hardware, "_is_installed", lambda package: True)
 
 
 @pytest.mark.parametrize(
     ("name", "platform", "num_devices"), [("h100", "gpu", 1), ("a100:8", "gpu", 8), ("v5e:4x4", "tpu", 16)]
 )
 def test_names_of_hardware(installed, name, platform, num_devices):
-    hardware = target.parse_target(name)
-    assert (hardware.name, hardware.platform, hardware.num_devices) == (name, platform, num_devices)
-    assert 0 < hardware.memory <= hardware.chip.memory
+    found = hardware.parse_target(name)
+    assert (found.name, found.platform, found.num_devices) == (name, platform, num_devices)
+    assert 0 < found.memory <= found.chip.memory
 
 
 @pytest.mark.parametrize(
@@ -40,18 +40,18 @@ def test_names_of_hardware(installed, name, platform, num_devices):
 )
 def test_names_that_are_none(installed, name, message):
     with pytest.raises(InputError, match=message):
-        target.parse_target(name)
+        hardware.parse_target(name)
 
 
 @pytest.mark.parametrize(("name", "extra"), [("h100", "cuda"), ("v5e:2x2", "tpu")])
 def test_the_package_of_a_compiler_that_is_missing_is_named(monkeypatch, name, extra):
-    monkeypatch.setattr(target, "_is_installed", lambda package: False)
+    monkeypatch.setattr(hardware, "_is_installed", lambda package: False)
     with pytest.raises(InputError, match=rf"--target={name}: .*: pip install --editable \"\.\[{extra}\]\""):
-        target.parse_target(name)
+        hardware.parse_target(name)
 
 
 def test_a_roofline_takes_the_longer_of_products_and_bytes():
-    chip = target.CHIPS["h100"]
+    chip = hardware.CHIPS["h100"]
     account = target.Account(1, 0, 0, 3.352e9, 989e9, {}, 0, 0, 0.0)
     assert account.seconds(chip, Config.of(dtype="bfloat16")) == pytest.approx(1e-3)
     assert account._replace(bytes=2 * 3.352e9).seconds(chip, Config.of(dtype="bfloat16")) == pytest.approx(2e-3)
@@ -69,7 +69,7 @@ def members(count, **values):
 
 
 def needs(package):
-    return pytest.mark.skipif(not target._is_installed(package), reason=f"{package} is not installed")
+    return pytest.mark.skipif(not hardware._is_installed(package), reason=f"{package} is not installed")
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,9 @@ def needs(package):
     ],
 )
 def test_members_on_many_devices_need_no_collective_and_no_host(digits, name, count):
-    hardware = target.parse_target(name)
-    (accounts,) = target.compile_for(hardware, [job_of(members(2 * count, model="mlp", width=4), digits, count)])
+    (accounts,) = target.compile_for(
+        hardware.parse_target(name), [job_of(members(2 * count, model="mlp", width=4), digits, count)]
+    )
     step = accounts["training"]
     assert step.collectives == step.host_transfers == 0
     assert 0 < step.memory < 2**30 and step.at_once == 2
@@ -102,7 +103,7 @@ def test_what_does_not_fit_is_said_in_one_line(digits, tmp_path, capfd):
 @needs("libtpu")
 def test_a_slice_that_does_not_exist_is_said_in_one_line(digits):
     with pytest.raises(InputError, match="--target=v5e:3x5: there is no such slice"):
-        list(target.compile_for(target.parse_target("v5e:3x5"), [job_of(members(1, model="mlp"), digits)]))
+        list(target.compile_for(hardware.parse_target("v5e:3x5"), [job_of(members(1, model="mlp"), digits)]))
 
 
 @pytest.mark.parametrize(

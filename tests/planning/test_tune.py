@@ -50,7 +50,7 @@ def test_nothing_is_timed_for_a_short_sweep(datasets, cost, tmp_path):
     short = [c.replace(epochs=100) for c in CONFIGS]
     timings = tune.Timings(tmp_path / "timings.json")
     assert tune.tune(short, plan_of(short, cost), datasets, timings) == {}
-    assert tune.lowering_for({}, short[0]) == lowerings(jax.local_devices()[0].platform, 2)[0]
+    assert tune.lowering_for({}, "cpu", short[0]) == lowerings(jax.local_devices()[0].platform, 2)[0]
 
 
 @pytest.mark.parametrize("damaged", ['{"a": [1', '{"a": [0.5, 3.0]}', "[1]"])
@@ -78,7 +78,7 @@ def test_estimates_are_corrected_by_what_was_timed_and_interpolated_between(cost
     other = config.replace(batch_size=50)
     assert timed.step_seconds(other, 4) == cost.step_seconds(other, 4)
     for width, convolution in ((1, "im2col"), (3, "im2col"), (5, "lax"), (9, "lax")):
-        assert tune.lowering_for(choices, config.replace(width=width)).convolution == convolution
+        assert tune.lowering_for(choices, "cpu", config.replace(width=width)).convolution == convolution
 
 
 def test_packs_follow_timed_steps(cost):

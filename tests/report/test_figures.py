@@ -127,6 +127,19 @@ def test_the_share_of_the_mean_spectrum_lies_in_the_band_of_the_seeds_shares():
         assert (low < line.get_ydata()).all() and (line.get_ydata() < high).all()
 
 
+def test_the_spread_of_many_seeds_is_drawn_over_epochs():
+    seeds = make_sweep(widths=(4,), seeds=range(30))
+    with matplotlib.rc_context(STYLE):
+        figures = {picture.name: picture for picture in pictures(seeds)}
+    for name in ("error_over_epochs", "memorisation"):
+        ax = figures[name].figure.axes[0]
+        (low, high), line = edges(ax.collections[0]), ax.lines[0].get_ydata()
+        assert len(ax.collections) == len([line for line in ax.lines if len(line.get_xdata()) > 2])
+        assert (low <= line).all() and (line <= high).all()
+        assert "mean over 30 seeds (band: smallest to largest)" in figures[name].caption
+    assert (np.array(high) > low).any()
+
+
 def test_a_single_seed_has_no_band():
     figures = drawn("settings of several widths")[1]
     assert not any(ax.collections for ax in figures["error_over_epochs-label-noise-0.1"].figure.axes[:2])

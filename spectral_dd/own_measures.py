@@ -1,0 +1,118 @@
+"""Measures of one's own: functions of (f, examples, directions), found by name, checked, described for the results."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from spectral_dd import own
+from spectral_dd.config import FIELDS
+from spectral_dd.errors import InputError
+from spectral_dd.records import COORDINATES, MEASURED, VARIABLES, Variable
+
+_registered: dict[str, Callable[..., Any]] = {}
+
+
+def measure(*, units: str = "1", long_name: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Says what a measure of one's own is in, and what it is called in words; its docstring's first line is kept too.
+
+    >>> @measure(units="logit", long_name="largest logit")
+    ... def largest(f, examples, directions):
+    ...     "Over the classes, at the example itself."
+    ...     return f(examples).max(axis=-1)
+
+    The function gets `f`, which maps inputs (batch, height, width, channel), in [0, 1] for images of whole numbers, to
+    logits (batch, class); examples (example, height, width, channel); directions of L2 norm 1 (example, direction,
+    height, width, channel). It returns a number for each example, (example,), and must be traceable by JAX. It gets a
+    few examples at a time: a value must not depend on the other examples.
+    """
+
+    def describe(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.units, function.long_name = units, long_name  # type: ignore[attr-defined]
+        return function
+
+    return describe
+
+
+def find(name: str) -> Callable[..., Any]:
+    """The function of a name that `Config.measure` can have.
+
+    Raises:
+      InputError: there is no such function, or a variable of its name exists.
+    """
+    function = _registered.get(name)
+    if function is None:
+        if ":" not in name:
+            raise InputError(f"--measure={name}: must be FILE.py:FUNCTION or package.module:FUNCTION")
+        function = own.load(f"--measure={name}", "function")
+    if not callable(function) or isinstance(function, type):
+        raise InputError(f"--measure={name}: must be a function of (f, examples, directions)")
+    variable = function.__name__
+    if not variable.isidentifier() or variable in VARIABLES | COORDINATES | FIELDS:
+        raise InputError(f"--measure={name}: {variable} is the name of a variable already; give it another")
+    return function
+
+
+def register(function: Callable[..., Any]) -> str:
+    """Makes a function known for this process. Returns its name, for the field `measure` of `Config`."""
+    name = f"{function.__module__}:{function.__qualname__}"
+    _registered[name] = function
+    find(name)
+    return name
+
+
+def recall(names: Iterable[str], there: Mapping[str, Any], workdir: Any) -> None:
+    """Makes the measures of a sweep that is read known again; as `models.recall`."""
+    for name in filter(None, dict.fromkeys(names)):
+        if name not in _registered:
+            instead = "pass another, or none with --measure="
+            found = own.again(f"--measure={name}", there.get(name), workdir, instead)
+            _registered[name] = find(found.removeprefix("--measure="))
+
+
+def code(names: Iterable[str]) -> dict[str, Any]:
+    """`own.about` of these measures, by name."""
+    return {name: own.about(find(name)) for name in filter(None, dict.fromkeys(names))}
+
+
+def described(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What the results say of these measures, by variable: units, long_name, meaning."""
+    found = {}
+    for name in filter(None, dict.fromkeys(names)):
+        function = find(name)
+        found[function.__name__] = {
+            "units": getattr(function, "units", "1"),
+            "long_name": getattr(function, "long_name", "") or function.__name__.replace("_", " "),
+            "meaning": (function.__doc__ or "a measure of one's own").strip().splitlines()[0],
+        }
+    return found
+
+
+def variables(there: Mapping[str, Mapping[str, str]]) -> dict[str, Variable]:
+    """`described` as rows of the table of what is recorded."""
+    return {name: Variable(MEASURED["loss"].dims, **about) for name, about in there.items()}
+
+
+@functools.cache
+def check(name: str, model: nn.Module, image_shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Raises `InputError` unless the measure gives a number for each example of a network; nothing is computed."""
+    function = find(name)
+
+    def measured(key, x, v):
+        variables = model.init(key, x, train=False)
+        return function(functools.partial(model.apply, variables, train=False), x, v)
+
+    x = jax.ShapeDtypeStruct((3, *image_shape), dtype)
+    v = jax.ShapeDtypeStruct((3, 1, *image_shape), dtype)
+    try:
+        result = jax.eval_shape(measured, jax.random.key(0), x, v)
+    except Exception as error:  # whatever a function of somebody else raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"--measure={name}: cannot be traced by JAX: {reason}") from error
+    if getattr(result, "shape", None) != (3,) or jnp.issubdtype(result.dtype, jnp.complexfloating):
+        shape = getattr(result, "shape", type(result).__name__)
+        raise InputError(f"--measure={name}: must return a number for each of 3 examples, (3,); it returned {shape}")

@@ -1,0 +1,53 @@
+"""States for resuming: one sealed .npz file each, with everything that training goes on from.
+
+They are kept only as long as training may need them; what analysis needs is in the records, see `checkpoint.py`.
+"""
+
+import json
+import pathlib
+from typing import IO
+
+import numpy as np
+
+from spectral_dd import files, sealed
+from spectral_dd.files import Place
+from spectral_dd.sealed import Flat
+
+_SEAL = "seal.json"
+
+
+def path_of(place: Place, epoch: int) -> pathlib.Path:
+    return place.directory / "rolling" / f"{epoch}.npz"
+
+
+def write(place: Place, epoch: int, state: Flat) -> None:
+    """Writes a state, whole or not at all.
+
+    Raises:
+      OSError: with the name of the file.
+    """
+    seal = json.dumps(sealed.make_seal(place, epoch, state)).encode()
+
+    def arrays_and_seal(file: IO[bytes]) -> None:
+        np.savez(file, **(sealed.arrays_of(state) | {_SEAL: np.frombuffer(seal, np.uint8)}))
+
+    files.write_whole(path_of(place, epoch), arrays_and_seal)
+
+
+def read(path: pathlib.Path, place: Place) -> Flat:
+    """Reads a state.
+
+    Raises:
+      CheckpointError: it is damaged, or of another sweep, pack or epoch.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        seal = json.loads(arrays.pop(_SEAL).tobytes())
+    except Exception as error:  # What zipfile and numpy raise for damaged data depends on the place of the damage.
+        raise sealed.damaged(path, f"is damaged: {sealed.one_line(error)}") from error
+    crcs = sealed.check_seal(seal, path, place, int(path.stem))
+    if arrays.keys() != sealed.arrays_of(crcs).keys():
+        raise sealed.damaged(path, "is damaged: its seal names other arrays")
+    sealed.check_arrays(path, arrays, crcs)
+    return {**crcs, **arrays}  # Keeps empty dicts, and the order.

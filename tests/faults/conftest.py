@@ -1,0 +1,33 @@
+"""`make test` runs a small part of these; `make torture` (TORTURE=1) all of it."""
+
+import os
+import pathlib
+
+import pytest
+from synthetic import make_run
+
+WHOLE = bool(os.environ.get("TORTURE"))
+
+
+@pytest.fixture(scope="session")
+def whole():
+    """Whether all of it runs."""
+    return WHOLE
+
+
+@pytest.fixture
+def report(request):
+    """Adds a line to the file that `make torture` shows in the end."""
+
+    def add(line: str) -> None:
+        if path := os.environ.get("TORTURE"):
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(f"{request.node.name}: {line}\n")
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> pathlib.Path:
+    """Two packs, spectra and states, without training. Tests that change a file bring it back."""
+    return make_run(tmp_path_factory.mktemp("synthetic") / "run")

@@ -1,0 +1,52 @@
+"""Scripts in processes of their own, which tests stop in every way."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+SCRIPTS = pathlib.Path(__file__).parents[2] / "experiments"
+
+# What no stopped process may say.
+TRACES = re.compile(r"Traceback|Fatal Python error|Exception ignored|core dumped|Event loop is closed")
+
+
+def flags_of(axes):
+    return [f"--{name}={','.join(map(str, np.atleast_1d(axis)))}" for name, axis in axes.items()]
+
+
+def start(script, *arguments, devices=None):
+    environment = dict(os.environ) if devices is None else {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPTS / script), *map(str, arguments)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+
+
+def wait(process, seconds):
+    """Waits so long, or until the process ends."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=max(0.0, seconds))
+
+
+def wait_for_files(process, workdir, pattern):
+    while process.poll() is None and not list(workdir.glob(pattern)):
+        time.sleep(0.02)
+
+
+def interrupt(process, delay, number=signal.SIGINT):
+    wait(process, delay)
+    if process.poll() is None:
+        process.send_signal(number)
+
+
+def end(process):
+    """Exit status and stderr."""
+    _, errors = process.communicate(timeout=600)
+    return process.returncode, errors
