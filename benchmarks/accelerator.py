@@ -104,9 +104,9 @@ def family_of(configs: list[Config], dataset: data.Dataset, lowering: Lowering) 
     return Family(configs, dataset, data.draw_all(configs, {"random": dataset}), lowering=lowering)
 
 
-def candidates(width: int) -> dict[str, Lowering]:
+def candidates(config: Config) -> dict[str, Lowering]:
     """The lowerings of accelerators, whatever runs this."""
-    return {f"{low.convolution}, {low.at_once or 'all'} at once": low for low in lowerings("gpu", width)}
+    return {f"{low.convolution}, {low.at_once or 'all'} at once": low for low in lowerings("gpu", config)}
 
 
 def correctness(size: Size) -> Iterator[Item]:
@@ -135,7 +135,7 @@ def correctness(size: Size) -> Iterator[Item]:
         ]
         return float(np.nanmax(relative))
 
-    for name, lowering in candidates(width).items():
+    for name, lowering in candidates(configs[0]).items():
         yield Item("correctness", name, lambda lowering=lowering: difference(lowering), 30)
 
 
@@ -164,7 +164,7 @@ def throughput(size: Size, chip: hardware.Chip | None) -> Iterator[Item]:
     for dtype in ("bfloat16", "float32"):
         for model, width, count in size.cases:
             (config,) = members(model, [width], size, dtype=dtype)
-            for name, lowering in candidates(width).items():
+            for name, lowering in candidates(config).items():
                 label = f"{count} x {model} k={width}, {dtype}, {name}"
                 measure = lambda c=config, n=count, low=lowering: measured(c, n, low)  # noqa: E731
                 yield Item("throughput", label, measure, 20)

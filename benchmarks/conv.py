@@ -35,7 +35,7 @@ class Trained:
 
     def __init__(self, config: Config, dataset: Dataset, convolution: str):
         members = [config.replace(seed=i) for i in range(jax.local_device_count())]
-        lowering = dataclasses.replace(usual(config.width), convolution=convolution)
+        lowering = dataclasses.replace(usual(config), convolution=convolution)
         self.family = family_of(members, dataset, lowering=lowering)
         self.state = self.family.train(self.family.initial_state(), 0, 1)
         self.epochs = 1
@@ -48,14 +48,14 @@ class Trained:
         return (time.perf_counter() - start) / self.epochs
 
 
-def usual(width: int):
+def usual(config: Config):
     """How this project would train here."""
-    return lowerings(jax.local_devices()[0].platform, width)[0]
+    return lowerings(jax.local_devices()[0].platform, config)[0]
 
 
 def main(argv) -> None:
     devices.set_up()
-    here, used = jax.local_devices(), usual(2).convolution
+    here, used = jax.local_devices(), usual(Config()).convolution
     number = f"{len(here)} device{'s' * (len(here) > 1)}"
     print_section("Convolutions", METHOD.format(batch=BATCH, devices=number, kind=here[0].device_kind, used=used))
     print_heading(["size", "width"], [*CONVOLUTIONS, "against the best other"])

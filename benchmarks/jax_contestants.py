@@ -170,7 +170,7 @@ class Ours:
         devices.set_up()
         configs, dataset = members(setting, dtype=dtype)
         here, cost = jax.local_devices(), Cost(configs, {"random": dataset})
-        plan = packing.plan(configs, cost, lambda widest: lowerings(here[0].platform, widest.width)[0], len(here))
+        plan = packing.plan(configs, cost, lambda widest: lowerings(here[0].platform, widest)[0], len(here))
         groups = [[device] for device in here] if plan.apart else [here]
         # What follows each other on a group of devices.
         self.streams: list[list[list[Any]]] = []

@@ -66,9 +66,7 @@ def plans(dataset: data.Dataset) -> None:
         for seeds in SEEDS:
             configs = members(dataset, widths, seeds)
             cost = Cost(configs, {"digits": dataset})
-            plan = packing.plan(
-                configs, cost, lambda widest: lowerings(platform, widest.width)[0], jax.local_device_count()
-            )
+            plan = packing.plan(configs, cost, lambda widest: lowerings(platform, widest)[0], jax.local_device_count())
             padded = alone = 0.0
             for pack in plan.packs:
                 own = [configs[i] for i in pack.members]

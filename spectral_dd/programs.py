@@ -29,15 +29,17 @@ SPECTRUM_BATCH = {"cpu": 128}
 ACCELERATOR_SPECTRUM_BATCH = 256
 
 
-def lowerings(platform: str, width: int) -> list[Lowering]:
-    """The lowerings that are worth timing on a platform for networks of a width, the usual choice first.
+def lowerings(platform: str, config: Config) -> list[Lowering]:
+    """The lowerings that are worth timing on a platform, the usual choice first.
 
     On a CPU one member after another, on each core, beats batched products over members (benchmarks/). For the others
     docs/accelerators.md has what their compilers say.
     """
     if platform == "cpu":
         return [Lowering("winograd", 1), Lowering("im2col", 1)]
-    packed = Lowering("packed", max(1, FULL_CHANNELS // width))
+    if not models.declared(models.find(config.model), "convolutional"):
+        return [Lowering("lax", None), Lowering("lax", 1)]
+    packed = Lowering("packed", max(1, FULL_CHANNELS // config.width))
     return [packed, Lowering("lax", None), Lowering("lax", 1), Lowering("im2col", None)]
 
 
@@ -90,7 +92,7 @@ class Programs:
         """
         self.config = configs[0].replace(width=max(c.width for c in configs))
         on = list(on)[: len(configs)]
-        self.lowering = lowering or lowerings(on[0].platform, self.config.width)[0]
+        self.lowering = lowering or lowerings(on[0].platform, self.config)[0]
         self.memory_limit = memory_limit or memory(on[0])
         self._spectrum_batch = SPECTRUM_BATCH.get(on[0].platform, ACCELERATOR_SPECTRUM_BATCH)
         network = models.build_model(self.config, num_classes)

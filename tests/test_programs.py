@@ -50,7 +50,11 @@ def test_members_are_dealt_in_groups_of_equal_size(digits):
 
 @pytest.mark.parametrize(("width", "at_once"), [(4, 16), (16, 4), (64, 1), (200, 1)])
 def test_networks_are_packed_until_an_accelerator_is_full(width, at_once):
-    assert Lowering("packed", at_once) in lowerings("gpu", width)
+    assert lowerings("gpu", Config.of(model="cnn5", width=width))[0] == Lowering("packed", at_once)
+
+
+def test_networks_without_convolutions_are_batched():
+    assert lowerings("tpu", Config.of(model="mlp", width=64))[0].at_once is None
 
 
 def test_what_is_too_large_is_said_before_anything_is_written(digits, tmp_path, monkeypatch):

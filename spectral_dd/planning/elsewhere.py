@@ -51,7 +51,7 @@ def _job(prepared: Prepared, sweep: Sweep, pack: Pack, hardware: Target) -> targ
     draws = [prepared.draws[i] for i in pack.members]
     shapes = host_arrays(configs, dataset, draws)[0].shapes()
     # A sweep that was begun elsewhere has lowerings for there.
-    usual = lowerings(hardware.platform, packing.widest(configs).width)[0]
+    usual = lowerings(hardware.platform, packing.widest(configs))[0]
     return target.Job(
         configs,
         dataset.num_classes,

@@ -48,12 +48,14 @@ def fitting(prepared: Prepared, pack: Pack, on: Sequence[jax.Device], cost: Cost
     at_once = min(pack.lowering.at_once or on_each, on_each)
     widest = packing.widest(configs)
     moved = at_once * cost.step_bytes(widest, EVALUATION_BATCH)
-    arrays = host_arrays(configs, dataset, draws)[0]
     # Parameters, two moments and the gradient.
     of_state = 4 * on_each * cost.parameters(widest) * np.dtype(widest.param_dtype).itemsize
-    if moved + of_state + sum(a.nbytes for a in jax.tree.leaves(arrays)) < limit:
+    images = dataset.train_images.nbytes + dataset.test_images.nbytes + dataset.test_labels.nbytes
+    of_members = 12 * on_each * max(c.train_size for c in configs)  # places and labels
+    if moved + of_state + images + of_members < limit:
         return pack.lowering
-    programs = Programs(configs, dataset.num_classes, arrays.shapes(), on, lowering=pack.lowering, memory_limit=limit)
+    shapes = host_arrays(configs, dataset, draws)[0].shapes()
+    programs = Programs(configs, dataset.num_classes, shapes, on, lowering=pack.lowering, memory_limit=limit)
     compiled = {name: programs[name] for name in program_names(prepared, pack.members)}
     fits = compiled["training"].at_once
     return pack.lowering if fits == at_once else dataclasses.replace(pack.lowering, at_once=fits)

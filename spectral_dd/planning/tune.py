@@ -81,7 +81,7 @@ def tune(
         widest = packing.widest([configs[i] for i in pack.members])
         members = len(pack.members) if plan.apart else -(-len(pack.members) // num_devices)
         known: dict[Lowering, float] = {}
-        for lowering in lowerings(jax.local_devices()[0].platform, widest.width):
+        for lowering in lowerings(jax.local_devices()[0].platform, widest):
             # Members that are computed one after another take their time each, however many there are.
             at_once = 1 if lowering.at_once == 1 else members
             key = _key(widest, datasets[widest.dataset], lowering, at_once)
@@ -144,7 +144,7 @@ def lowering_for(choices: dict[str, Choice], platform: str, config: Config) -> L
     """The fastest lowering at the nearest width that was timed, else the usual one."""
     choice = choices.get(group_of(config))
     if choice is None:
-        return lowerings(platform, config.width)[0]
+        return lowerings(platform, config)[0]
     return choice.lowerings[min(choice.lowerings, key=lambda width: abs(math.log(width / config.width)))]
 
 

@@ -93,10 +93,10 @@ def test_members_on_many_devices_need_no_collective_and_no_host(digits, name, co
 
 @needs("jax_plugins.xla_cuda13")
 def test_what_does_not_fit_is_said_in_one_line(digits, tmp_path, capfd):
-    arguments = ["--model=mlp", "--width=40000", "--dry_run", "--target=a100", f"--workdir={tmp_path / 'run'}"]
+    arguments = ["--model=mlp", "--width=100000", "--dry_run", "--target=a100", f"--workdir={tmp_path / 'run'}"]
     assert run_script([SCRIPT, *arguments]) == 2
     err = capfd.readouterr().err.splitlines()
-    assert err[-1].startswith("train_sweep.py: --target=a100: --width=40000: training of one mlp") and "GiB" in err[-1]
+    assert err[-1].startswith("train_sweep.py: --target=a100: --width=100000: training of one mlp") and "GiB" in err[-1]
     assert not (tmp_path / "run").exists()
 
 

@@ -37,7 +37,7 @@ def test_lowerings_of_a_long_sweep_are_timed_and_another_process_reads_it(datase
     choices = tune.tune(CONFIGS, plan_of(CONFIGS, cost), datasets, tune.Timings(path))
     (choice,) = choices.values()
     assert set(choice.seconds) == {2, 8} and all(seconds > 0 for seconds in choice.seconds.values())
-    candidates = lowerings(jax.local_devices()[0].platform, 2)
+    candidates = lowerings(jax.local_devices()[0].platform, CONFIGS[0])
     assert all(choice.lowerings[width] in candidates for width in (2, 8))
     assert len(json.loads(path.read_text())) == 2 * len(candidates)
     # A sweep that is too short to time anything finds them on disk.
@@ -50,7 +50,7 @@ def test_nothing_is_timed_for_a_short_sweep(datasets, cost, tmp_path):
     short = [c.replace(epochs=100) for c in CONFIGS]
     timings = tune.Timings(tmp_path / "timings.json")
     assert tune.tune(short, plan_of(short, cost), datasets, timings) == {}
-    assert tune.lowering_for({}, "cpu", short[0]) == lowerings(jax.local_devices()[0].platform, 2)[0]
+    assert tune.lowering_for({}, "cpu", short[0]) == lowerings(jax.local_devices()[0].platform, CONFIGS[0])[0]
 
 
 @pytest.mark.parametrize("damaged", ['{"a": [1', '{"a": [0.5, 3.0]}', "[1]"])
