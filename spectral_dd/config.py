@@ -106,6 +106,12 @@ class Config:
         "type of the computation; with bfloat16, parameters, BatchNorm statistics and spectra are float32",
         choices=("float32", "bfloat16", "float64"),
     )
+    matmul_precision: str = _static(
+        "float32",
+        "of products of float32 numbers in training and evaluation: float32; tensorfloat32: on a GPU TF32, on a TPU "
+        "sums of three products of bfloat16; bfloat16: on a TPU bfloat16, on a GPU TF32; a CPU has float32 only",
+        choices=("float32", "tensorfloat32", "bfloat16"),
+    )
     initializer: str = _static(
         "uniform",
         "initial weights: uniform: within 1/sqrt(fan_in), biases too; he_normal: variance 2/fan_in, no biases",

@@ -38,7 +38,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 REQUIRED_FIELDS = ("width", "num_classes")
 
 # Class attributes that a network may have, and what holds of one that does not. `Network` says what they mean.
-DECLARATIONS = {"affine_first_layer": False, "smallest_image": 1}
+DECLARATIONS = {"affine_first_layer": False, "convolutional": False, "smallest_image": 1}
 
 _registered: dict[str, type[nn.Module]] = {}
 
