@@ -146,7 +146,7 @@ def status(workdir: str | os.PathLike[str]) -> Status:
     Raises:
       InputError: DIR holds no sweep.
     """
-    directory = pathlib.Path(workdir)
+    directory = files.workdir_path(workdir)
     content = read_content(directory)
     packs, members = Counter(dict.fromkeys(STATES, 0)), Counter(dict.fromkeys(STATES, 0))
     notes, problems = [], []

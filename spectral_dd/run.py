@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, launcher, locks, models, monitor, stored
+from spectral_dd import checkpoint, devices, launcher, locks, models, monitor, stored, summary
 from spectral_dd.analysis import frequency, online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
@@ -112,7 +112,7 @@ def train(
     if not mine:
         return sweep
     _train_packs(workdir, sweep, prepared, mine, 60 * save_minutes, x64)
-    if said := divergence(workdir, sweep, mine):
+    if said := summary.divergence(workdir, sweep, mine):
         print(said, file=sys.stderr)
     return sweep
 
@@ -230,21 +230,6 @@ def _beside_signals(functions: Sequence[Callable[[], Any]]) -> list[Any]:
     if failures:
         raise failures[0]
     return results
-
-
-def divergence(workdir: str | os.PathLike, sweep: Sweep, packs: Iterable[int]) -> str:
-    """Which members of packs have diverged, in words; empty if none."""
-    first: dict[int, int] = {}
-    for number in packs:
-        place = sweep.place(workdir, number)
-        for epoch in stored.recorded_epochs(place):
-            finite = stored.load_results(place, epoch, ("finite",))["finite"]
-            for member in np.array(sweep.packs[number].members)[finite == 0].tolist():
-                first.setdefault(member, epoch)
-    if not first:
-        return ""
-    named = ", ".join(f"{member} at epoch {first[member]}" for member in sorted(first)[:10])
-    return f"{len(first)} of {len(sweep.configs)} members diverged: {named}{', ...' * (len(first) > 10)}"
 
 
 def train_pack(

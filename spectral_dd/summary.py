@@ -5,17 +5,19 @@ It is derived: what it lacks is taken from the records, and whoever deletes it l
 """
 
 import contextlib
+import os
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from spectral_dd import states
+from spectral_dd import states, stored
 from spectral_dd.errors import CheckpointError
 from spectral_dd.files import Place
 from spectral_dd.records import METRICS
+from spectral_dd.sweeps import Sweep
 
 Results = Mapping[str, np.ndarray]
 # Of these the mean square is of interest, see `claim.training_measures`.
@@ -75,3 +77,21 @@ def read(place: Place) -> dict[int, dict[str, np.ndarray]]:
             for epoch, value in zip(arrays[f"{name}.epochs"].tolist(), values, strict=True):
                 found.setdefault(epoch, {})[name] = value
     return found
+
+
+def divergence(workdir: str | os.PathLike, sweep: Sweep, packs: Iterable[int]) -> str:
+    """Which members of packs have diverged, in words; empty if none."""
+    first: dict[int, int] = {}
+    for number in packs:
+        place = sweep.place(workdir, number)
+        there = read(place)
+        for epoch in stored.recorded_epochs(place):
+            finite = (
+                there[epoch]["finite"] if epoch in there else stored.load_results(place, epoch, ("finite",))["finite"]
+            )
+            for member in np.array(sweep.packs[number].members)[finite == 0].tolist():
+                first.setdefault(member, epoch)
+    if not first:
+        return ""
+    named = ", ".join(f"{member} at epoch {first[member]}" for member in sorted(first)[:10])
+    return f"{len(first)} of {len(sweep.configs)} members diverged: {named}{', ...' * (len(first) > 10)}"

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NotRequired, Self, TypedDict, TypeVar
 
-from spectral_dd import files, locks, strict_json
+from spectral_dd import files, formats, locks, strict_json
 from spectral_dd.config import FIELDS, Config, check_names, check_value
 from spectral_dd.errors import InputError
 from spectral_dd.presets import AUTO, preset_axes
@@ -174,11 +174,6 @@ class DataFacts(TypedDict):
     train_labels: NotRequired[dict[str, str]]  # sums of the labels that members train on instead
 
 
-# The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs; neither it nor
-# version 2 had a checksum.
-FORMAT = 3
-
-
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     """What sweep.json holds: the members, their packs, and where the sweep came from.
@@ -223,7 +218,7 @@ class Sweep:
         own = [{name: value for name, value in v.items() if name not in shared} for v in values]
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("configs", "packs")}
         return {
-            "format": FORMAT,
+            "format": formats.FORMAT,
             "shared": shared,
             "members": own,
             "packs": [dataclasses.asdict(pack) for pack in self.packs],
@@ -237,14 +232,14 @@ class Sweep:
         Raises:
           ValueError: it has another format, or anything in it is not as `to_json` writes it.
         """
-        version, content = _format(content), as_newest(content)
+        version, content = formats.version_of(content), formats.as_newest(content)
         shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
         shared = _typed(shared, "members[0]")
-        configs = [_config(shared, own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
+        configs = [_config(shared, own, f"members[{i}]", version == formats.FORMAT) for i, own in enumerate(members)]
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
-        if version < FORMAT and (unknown := sorted(content.keys() & younger)):
+        if version < formats.FORMAT and (unknown := sorted(content.keys() & younger)):
             raise ValueError(f"{unknown[0]}: is unknown in format {version}")
-        may_lack = {"configs"} | (younger if version < FORMAT else set())
+        may_lack = {"configs"} | (younger if version < formats.FORMAT else set())
         sweep = cls(configs=configs, **strict_json.decode_fields(cls, content, may_lack=may_lack))
         sweep._check()
         return sweep
@@ -287,47 +282,6 @@ def _typed(values: dict[str, Any], where: str) -> dict[str, Any]:
     return {name: strict_json.decode(FIELDS[name].type, value, f"{where}.{name}") for name, value in values.items()}
 
 
-def as_newest(content: Any) -> dict[str, Any]:
-    """What a sweep.json of any format holds, in the newest one, without its seal and format.
-
-    Raises:
-      ValueError: its format is unknown, or its seal is broken.
-    """
-    version = _format(content)
-    if version == FORMAT:
-        content = strict_json.unseal(content)
-    content = {name: value for name, value in content.items() if name != "format"}
-    if version == 1:
-        content = _from_format_1(content)
-    if version < FORMAT and isinstance(content.get("packs"), list):
-        content["packs"] = [{**pack, "ends": []} if isinstance(pack, dict) else pack for pack in content["packs"]]
-    return content
-
-
-def _format(content: Any) -> int:
-    version = content.get("format", 1) if isinstance(content, dict) else None
-    if type(version) is not int or not 1 <= version <= FORMAT:
-        raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
-    return version
-
-
-def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
-    parallel = {"configs": list[Any], "packs": list[Any], "lowerings": list[dict[str, Any]], "costs": list[Any]}
-    configs, packs, lowerings, costs = (
-        strict_json.decode(kind, content.pop(name, None), name) for name, kind in parallel.items()
-    )
-    platforms = [lowering.pop("platform", None) for lowering in lowerings]
-    return content | {
-        "shared": {},
-        "members": configs,
-        "packs": [
-            {"members": members, "lowering": lowering, "cost": cost}
-            for members, lowering, cost in zip(packs, lowerings, costs, strict=True)
-        ],
-        "platform": platforms[0] if platforms else None,
-    }
-
-
 def read_sweep(workdir: str | os.PathLike) -> Sweep:
     """Reads DIR/sweep.json.
 
@@ -340,7 +294,7 @@ def read_sweep(workdir: str | os.PathLike) -> Sweep:
 def read_content(workdir: str | os.PathLike) -> dict[str, Any]:
     """What DIR/sweep.json holds, `shared`, `members`, `packs` and the rest, as it is: of thousands of members, making
     and checking the configs takes a second. Raises as `read_sweep` does."""
-    return _read(workdir, as_newest)
+    return _read(workdir, formats.as_newest)
 
 
 def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
