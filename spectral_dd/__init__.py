@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from spectral_dd.data import Dataset, load_dataset
     from spectral_dd.errors import CheckpointError, InputError, LockedError
     from spectral_dd.evaluate import evaluate_spectra
+    from spectral_dd.members import sweep
     from spectral_dd.monitor import status
     from spectral_dd.own_measures import measure
     from spectral_dd.results import load_member, load_results
     from spectral_dd.run import train
-    from spectral_dd.sweeps import sweep
 
 __all__ = [
     "CheckpointError",
@@ -46,7 +46,7 @@ _ROOMS = {
     "load_results": "results",
     "status": "monitor",
     "measure": "own_measures",
-    "sweep": "sweeps",
+    "sweep": "members",
     "train": "run",
     "verdict": "analysis.verdict",
 }

@@ -91,11 +91,7 @@ def load_results(
     # Of what is lazy, only what more follows from is read.
     read = [name for name in recorded if whole or averaged or name in _DERIVED_FROM]
     measured, coordinates = _measured(records, configs, epochs, {name: rows[name] for name in read})
-    values = [c.values() for c in configs]
-    coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
-    coordinates |= {name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]}
-    coordinates |= {"member": np.arange(len(configs)), "epoch": epochs}
-    coordinates |= {"sweep": np.full(len(configs), str(workdir)), "sweep_member": coordinates["member"]}
+    coordinates |= _of_members(sweep, configs) | {"epoch": epochs, "sweep": np.full(len(configs), str(workdir))}
     table = VARIABLES | COORDINATES | own
     ds = xr.Dataset(
         {name: (table[name].dims, array) for name, array in (variables | measured).items()},
@@ -112,6 +108,18 @@ def load_results(
         ds = ds.drop_dims("example").assign(arrays)
         ds = ds.assign_coords(example=np.arange(ds.sizes["example"]))
     return _described(ds, own)
+
+
+def _of_members(sweep: Sweep, configs: Sequence[Config]) -> dict[str, np.ndarray]:
+    """Coordinates along `member`."""
+    values = [c.values() for c in configs]
+    numbers = np.arange(len(configs))
+    return {
+        **{name: np.array([v[name] for v in values]) for name in FIELDS},
+        **{name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]},
+        "member": numbers,
+        "sweep_member": numbers,
+    }
 
 
 def _bytes(sweep: Sweep, configs: list[Config], places: Iterable[Place]) -> int:

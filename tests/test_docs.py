@@ -12,7 +12,7 @@ import sys
 import pytest
 
 import spectral_dd as sdd
-from spectral_dd import cli, sweeps
+from spectral_dd import cli, members
 from spectral_dd.__main__ import SCRIPTS, main
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -50,7 +50,7 @@ def test_the_snippets_and_then_the_commands_of_a_page_work(page, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
     with monkeypatch.context() as patched:
-        patched.setattr(sdd, "sweep", lambda *preset, **axes: sweeps.sweep(*preset, **tiny | axes))
+        patched.setattr(sdd, "sweep", lambda *preset, **axes: members.sweep(*preset, **tiny | axes))
         namespace = {"__name__": "snippets"}
         for snippet in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S):
             exec(compile(snippet, page.name, "exec"), namespace)

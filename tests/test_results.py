@@ -9,8 +9,8 @@ import spectral_dd as sdd
 from spectral_dd.analysis import curves, words
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
+from spectral_dd.members import expand
 from spectral_dd.records import COORDINATES, VARIABLES
-from spectral_dd.sweeps import expand
 from test_cli import run_script
 
 
