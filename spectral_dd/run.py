@@ -117,13 +117,8 @@ def _train_packs(
     """
     packs = {number: sweep.packs[number] for number in mine}
     parts = {
-        number: (
-            sweep.members(pack),
-            prepared.dataset(pack.members[0]),
-            [prepared.draws[i] for i in pack.members],
-            pack.ends,
-        )
-        for number, pack in packs.items()
+        n: (sweep.members(p), prepared.dataset(p.members[0]), [prepared.draws[i] for i in p.members], p.ends)
+        for n, p in packs.items()
     }
     for line in dict.fromkeys(thinning(*part) for part in parts.values()):
         if line:
