@@ -42,8 +42,8 @@ def main(_) -> None:
         sweeps = sweeps_of(epochs, seeds, cells, shared=0.5)
         for kind in (0.0, -0.1, *NOTHING):
             judged, name = sweeps.judged(kind), f"lead {kind:+.1f}" if isinstance(kind, float) else kind
-            said = f"{judged['power'].mean():.0%}"
-            print(f"| {epochs} | {seeds} | {cells} | {name} | {share(judged, 'yes')} | {share(judged, 'no')} | {said} |")
+            answers = f"{share(judged, 'yes')} | {share(judged, 'no')}"
+            print(f"| {epochs} | {seeds} | {cells} | {name} | {answers} | {judged['power'].mean():.0%} |")
     print("\nIntervals and bias; every: of the records that has a spectrum.\n")
     print("| epochs | seeds | every | measure | bias, records | 95 % interval holds the lead | mean width, decades |")
     print("|---|---|---|---|---|---|---|")
