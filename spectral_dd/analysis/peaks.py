@@ -25,7 +25,7 @@ WIDER = 1.5
 PRECISION = 0.1
 # Of the shift by smoothing, `refined` leaves at most so much times the cube of the gap in decades: of peaks that rise
 # or fall within two gaps; from the same benchmark.
-LEFT = 40.0
+LEFT = 15.0
 
 
 def gaps(records: Float[np.ndarray, "record"]) -> Float[np.ndarray, "record"]:

@@ -72,11 +72,13 @@ def leads(ds: xr.Dataset, measures: xr.Dataset) -> xr.Dataset:
     """
     found = second_descents(ds)
     peak = found["peak_epoch"].where(found["kind"].isin(DESCENDED))
+    # A field of the members has the name of the dimension here.
+    coordinates = ds["diverged"].drop_vars("measure", errors="ignore").coords
     columns = zip(*(_leads(ds["test_error"], curve, np.log10(peak.values)) for curve in measures.values()), strict=True)
     fields = {
         name: (("measure", "member"), np.stack(rows)) for name, rows in zip(Located._fields, columns, strict=True)
     }
-    return xr.Dataset(fields, {"measure": [str(name) for name in measures]}).assign_coords(ds["diverged"].coords)
+    return xr.Dataset(fields, {"measure": [str(name) for name in measures]}).assign_coords(coordinates)
 
 
 def _leads(test_error: xr.DataArray, curve: xr.DataArray, peak: np.ndarray) -> Located:
@@ -138,6 +140,7 @@ def verdict(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
 
 def by_cell(located: xr.Dataset) -> dict[str, np.ndarray]:
     """Variables (measure, member) as arrays (measure, cell, seed), NaN or False where there is no member."""
+    located = located.drop_vars("measure")
     names = [*setting_names(located), "width"]
     cells = groups(located.assign_coords(place=("member", np.arange(located.sizes["member"]))), names)
     seeds = np.unique(located["seed"])

@@ -94,6 +94,13 @@ def test_cells_are_widths_and_settings_and_seeds_stand_in_columns():
     np.testing.assert_array_equal(by_cell(located)["x"], [[[1, 2, 3], [9, NAN, NAN]]])
 
 
+def test_members_may_have_measures_of_their_own():
+    """The field `measure` of a member is no dimension."""
+    ds = planted(seeds=3)
+    own = ds.assign_coords(measure=("member", ["mine.py:depth"] * ds.sizes["member"]))
+    xr.testing.assert_identical(sdd.verdict(own), sdd.verdict(ds))
+
+
 def test_every_variable_says_what_it_is():
     found = sdd.verdict(planted(seeds=2))
     assert set(found.data_vars) == set(MEANING)
