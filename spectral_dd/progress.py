@@ -82,13 +82,6 @@ def stop_signals(doing: Callable[[], str] = lambda: "training") -> Iterator[Call
             signal.signal(number, handler)
 
 
-def wait_for(threads: Iterable[threading.Thread]) -> None:
-    """Waits for threads, and answers signals meanwhile, which a thread that compiles a program cannot."""
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(timeout=0.2)
-
-
 @dataclasses.dataclass
 class _Pack:
     """How far a pack is, and the seconds it took: for setting up, which compiles, for training, and for recording."""

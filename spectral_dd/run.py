@@ -1,12 +1,8 @@
 """A sweep: checked, planned, and trained pack by pack on the devices that are here."""
 
-import contextlib
-import functools
 import os
 import pathlib
-import queue
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +20,8 @@ from spectral_dd.planning.disk import check_disk
 from spectral_dd.planning.epochs import recorded_epochs, thinning
 from spectral_dd.planning.extend import sweep_for
 from spectral_dd.planning.prepare import Prepared, prepare
-from spectral_dd.progress import Progress, going_on, stop_signals, wait_for
+from spectral_dd.progress import Progress, going_on, stop_signals
+from spectral_dd.side_by_side import beside_signals, on_free_devices
 from spectral_dd.sweeps import Sweep, write_sweep
 
 
@@ -95,7 +92,7 @@ def train(
                 print(warning, file=sys.stderr)
             return prepared.of(sweep.configs), sweep
 
-    prepared, sweep = _beside_signals([prepare_and_plan])[0]
+    prepared, sweep = beside_signals([prepare_and_plan])[0]
     mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
     if task.source:
         print(f"{task}: {len(mine) or 'none'} of {len(sweep.packs)} packs", file=sys.stderr)
@@ -154,10 +151,10 @@ def _train_packs(
 
         # What is finished is only checked, which can wait.
         finished = {n: {*targets[n]} <= {*stored.recorded_epochs(sweep.place(workdir, n))} for n in mine}
-        _on_free_devices(train_one, sorted(mine, key=lambda n: (finished[n], -costs[n])), groups, x64)
+        on_free_devices(train_one, sorted(mine, key=lambda n: (finished[n], -costs[n])), groups, x64)
         again = list(locked)
         locked.clear()
-        _on_free_devices(train_one, again, groups, x64)
+        on_free_devices(train_one, again, groups, x64)
     print(compilations, file=sys.stderr)
     if locked:
         left = "; ".join(str(locked[number]) for number in sorted(locked)[:2])
@@ -165,53 +162,3 @@ def _train_packs(
             f"{len(mine) - len(locked)} of {len(mine)} packs are trained, the rest is left to others: {left}"
             f"{' ...' * (len(locked) > 2)}; the same command comes back to it"
         )
-
-
-def _on_free_devices(
-    train_one: Callable[[int, Any], None], packs: Sequence[int], groups: Sequence[Any], x64: bool
-) -> None:
-    """Calls `train_one(pack, devices)` for each pack in the order given, as soon as a group of devices is free.
-
-    Packs that are under way when one fails go on to their end; those that have not begun do not begin.
-    """
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for pack in packs:
-        waiting.put(pack)
-    failed = threading.Event()
-
-    def train_here(group: Any) -> None:
-        with devices.numerics(x64), contextlib.suppress(queue.Empty):  # of this thread
-            while not failed.is_set():
-                pack = waiting.get_nowait()
-                try:
-                    train_one(pack, group)
-                except BaseException:
-                    failed.set()
-                    raise
-
-    _beside_signals([functools.partial(train_here, group) for group in groups])
-
-
-def _beside_signals(functions: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What functions return that run side by side in threads, while this one answers signals.
-
-    Raises:
-      BaseException: the first of theirs, when all have ended.
-    """
-    results: list[Any] = [None] * len(functions)
-    failures: list[BaseException] = []
-
-    def run(i: int) -> None:
-        try:
-            results[i] = functions[i]()
-        except BaseException as failure:
-            failures.append(failure)
-
-    # Daemons, so that a second Ctrl-C ends the process without them.
-    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(functions))]
-    for thread in threads:
-        thread.start()
-    wait_for(threads)
-    if failures:
-        raise failures[0]
-    return results

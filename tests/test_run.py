@@ -10,7 +10,7 @@ import xarray as xr
 
 import spectral_dd as sdd
 from helpers import assert_identical, everything
-from spectral_dd import locks, pack_training, run, stored
+from spectral_dd import locks, pack_training, run, side_by_side, stored
 from spectral_dd.config import Config
 from spectral_dd.data import draw_all
 from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
@@ -277,7 +277,7 @@ def test_a_pack_that_fails_lets_those_under_way_finish_and_no_other_begin():
         finished.append(pack)
 
     with pytest.raises(CheckpointError, match="pack 0"):
-        run._on_free_devices(train, range(4), ["a", "b"], x64=False)
+        side_by_side.on_free_devices(train, range(4), ["a", "b"], x64=False)
     assert finished == [1]
 
 
