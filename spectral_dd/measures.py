@@ -197,9 +197,9 @@ def plane_points(corners: Float[Array, "plane 3 *shape"], num: int) -> Float[Arr
 def nearby_points(
     x: Float[Array, "example *shape"], v: Float[Array, "example *shape"], *, num_points: int, half_width: float
 ) -> Float[Array, "example 2 point *shape"]:
-    """The points of each segment, and the same shifted by a hundredth of their distance, for `rounding_energy`."""
+    """The points of each segment, and the same shifted by a twentieth of their distance, for `rounding_energy`."""
     t = offsets(num_points, half_width)
-    shifted = t + 0.01 * (t[1] - t[0])
+    shifted = t + 0.05 * (t[1] - t[0])
     return points_on_segments(x, v, jnp.concatenate([t, shifted])).reshape(len(x), 2, num_points, *x.shape[1:])
 
 
@@ -208,9 +208,10 @@ def rounding_energy(outputs: Float[Array, "example 2 point class"], window: str)
 
         mean_{k > N/4, c} |W_c[k]|^2 / 2,    W the windowed DFT of the difference between both rows of outputs
 
-    The function hardly differs between points that are so near (of the energy of bin k a share of (pi k / (50 N))^2 / 2
-    is left, below 5e-4), while the roundings on the way to the outputs do, as they do between neighbouring points of a
-    segment. Rounding is white noise: what it has in one bin, it has in every one.
+    The function hardly differs between points that are so near (of the energy of bin k about (pi k / (10 N))^2 / 2 is
+    left, at most 1.2 %), while the roundings on the way to the outputs do. It is a lower bound where outputs change by
+    less than their own rounding from point to point, as those of an untrained network may: there, rounding is no white
+    noise, and more than this.
 
     Args:
       outputs: at `nearby_points`.
