@@ -7,6 +7,9 @@ Example: four times the frequency range, for the demo; some minutes on two cores
 `sdd.load_results("runs/demo", "fine")` reads them, and report.py draws them with --spectrum=fine. The same command
 again adds the epochs that were recorded meanwhile. Several half widths, --spectrum_half_width=0.25,0.5,1, are evaluated
 one after another, under the names fine-h0.25, fine-h0.5, fine-h1.
+
+Several processes or jobs share the work as those of train_sweep.py do, with --task_index=0 --task_count=4, or by what
+a launcher such as Slurm says. Each writes what it evaluates beside the others.
 """
 
 import sys
@@ -18,13 +21,15 @@ from spectral_dd import cli
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
 
-SETTINGS = ["measure", *(name for name in FIELDS if name.startswith("spectrum_") and name != "spectrum_budget")]
+SCHEDULE = ("spectrum_from_epoch", "spectrum_budget")  # all records are evaluated
+SETTINGS = ["measure", *(name for name in FIELDS if name.startswith("spectrum_") and name not in SCHEDULE)]
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_string("workdir", None, "directory of the sweep", required=True, **own)
 flags.DEFINE_string("name", None, "name of these spectra; they go to WORKDIR/spectra/NAME", required=True, **own)
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
+cli.define_task(FLAGS)
 cli.define_fields(FLAGS, SETTINGS, lambda name: "default: as in training")
 
 
@@ -40,7 +45,14 @@ def main() -> None:
         raise InputError(f"--spectrum_half_width={','.join(map(str, half_widths))}: must be different to six digits")
     for name, h in zip(names, half_widths, strict=True):
         half_width = {} if h is None else {"spectrum_half_width": h}
-        sdd.evaluate_spectra(FLAGS.workdir, name, settings | half_width, data_dir=FLAGS.data_dir)
+        sdd.evaluate_spectra(
+            FLAGS.workdir,
+            name,
+            settings | half_width,
+            data_dir=FLAGS.data_dir,
+            task_index=FLAGS.task_index,
+            task_count=FLAGS.task_count,
+        )
         print(f"spectra {name}: {cli.command('report', workdir=FLAGS.workdir, spectrum=name)}", file=sys.stderr)
 
 

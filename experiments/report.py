@@ -37,7 +37,7 @@ def main() -> None:
 
     workdirs = [files.workdir_path(workdir) for workdir in workdirs_of(FLAGS.workdir)]
     found = workdirs if len(workdirs) > 1 else workdirs[0]
-    ds = sdd.load_results(found, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged)
+    ds = sdd.load_results(found, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged, averaged=None)
     directory = workdirs[0]
     if len(workdirs) > 1:  # beside the first: runs/a and runs/b give runs/a+b
         directory = directory.parent / "+".join(workdir.name for workdir in workdirs)

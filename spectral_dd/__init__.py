@@ -4,14 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spectral_dd.analysis.verdict import verdict
     from spectral_dd.config import Config
     from spectral_dd.data import Dataset, load_dataset
     from spectral_dd.errors import CheckpointError, InputError, LockedError
     from spectral_dd.evaluate import evaluate_spectra
+    from spectral_dd.members import sweep
+    from spectral_dd.monitor import status
     from spectral_dd.own_measures import measure
     from spectral_dd.results import load_member, load_results
     from spectral_dd.run import train
-    from spectral_dd.sweeps import sweep
 
 __all__ = [
     "CheckpointError",
@@ -24,8 +26,10 @@ __all__ = [
     "load_member",
     "load_results",
     "measure",
+    "status",
     "sweep",
     "train",
+    "verdict",
 ]
 
 # Where each is. They are imported when they are first used: JAX and Orbax take seconds, and a script should answer
@@ -40,9 +44,11 @@ _ROOMS = {
     "load_dataset": "data",
     "load_member": "results",
     "load_results": "results",
+    "status": "monitor",
     "measure": "own_measures",
-    "sweep": "sweeps",
+    "sweep": "members",
     "train": "run",
+    "verdict": "analysis.verdict",
 }
 
 

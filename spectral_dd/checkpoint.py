@@ -20,7 +20,7 @@ from typing import Any, Self
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from spectral_dd import files, locks, sealed, states
+from spectral_dd import files, locks, sealed, states, summary
 from spectral_dd.errors import CheckpointError
 from spectral_dd.files import Place
 from spectral_dd.sealed import Flat, Tree
@@ -241,6 +241,8 @@ class PackWriter:
                     ocp.save(
                         path, sealed.nested(record), checkpointable_name=sealed.ITEM, custom_metadata={"seal": seal}
                     )
+                with contextlib.suppress(OSError):  # It can be made from the records.
+                    summary.add(self._place, epoch, sealed.below(record, sealed.RESULTS))
             self._drop_states(epoch)
         except Exception as error:  # Whatever it is must reach the training loop under the name of the file.
             self._failed = True

@@ -16,8 +16,8 @@ from absl import flags, logging
 
 from spectral_dd.config import FIELDS, check_value
 from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
+from spectral_dd.members import given_values, table_rows
 from spectral_dd.presets import DEFAULT, PRESETS, preset_axes
-from spectral_dd.sweeps import given_values, table_rows
 
 # 0-4 is 0,1,2,3,4.
 _RANGE = re.compile(r"(\d+)-(\d+)")
@@ -83,14 +83,32 @@ def define_fields(
         flags.DEFINE_flag(flag, flag_values)
 
 
+def define_task(flag_values: flags.FlagValues) -> None:
+    """Defines --task_index and --task_count, for scripts of which several processes share the work."""
+    own: dict[str, Any] = {"flag_values": flag_values}
+    by_default = "; by default what started this process says: Slurm, MPI, TPU hosts"
+    flags.DEFINE_integer("task_index", None, f"take this share of the packs{by_default}", lower_bound=0, **own)
+    flags.DEFINE_integer("task_count", None, "number of shares, one process or job each", lower_bound=1, **own)
+
+
 def given(flag_values: flags.FlagValues, names: Iterable[str] = tuple(FIELDS)) -> dict[str, list[Any]]:
     """The values of those of the named fields' flags that were given."""
     values = {name: flag_values[name].value for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 
+def as_arguments(flag_values: flags.FlagValues, names: Iterable[str]) -> list[str]:
+    """Arguments that give another process those of the named flags that were given."""
+    arguments = []
+    for name in names:
+        if not flag_values[name].using_default_value:
+            value = flag_values[name].value
+            arguments.append(f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}")
+    return arguments
+
+
 def sources(preset: str | None, *, members: Any, **axes: Any) -> list[str]:
-    """Where each value of a sweep comes from, a line a source; arguments as of `sweeps.sweep`, which accepts them."""
+    """Where each value of a sweep comes from, a line a source; arguments as of `members.sweep`, which accepts them."""
     given = given_values(table_rows(members), axes)
     name, preset_values = preset_axes(preset, given)
     defaults = {name: field.default for name, field in FIELDS.items() if name not in given.keys() | preset_values}

@@ -1,16 +1,19 @@
 """Other spectra from the checkpoints of a finished or running sweep, which stays as it is."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import linen as nn
 
-from spectral_dd import checkpoint, devices, models, named_spectra, own_measures, progress, stored
+from spectral_dd import checkpoint, devices, launcher, models, named_spectra, own_measures, progress, stored
 from spectral_dd.data import Dataset
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, Interrupted
 from spectral_dd.family import Family
 from spectral_dd.files import Place
+from spectral_dd.planning import packing
 from spectral_dd.planning.prepare import Prepared, prepare
 from spectral_dd.sweeps import Pack, read_sweep
 
@@ -24,8 +27,10 @@ def evaluate_spectra(
     model: type[nn.Module] | None = None,
     measure: Callable[..., Any] | None = None,
     data_dir: str | None = None,
+    task_index: int | None = None,
+    task_count: int | None = None,
 ) -> None:
-    """Evaluates spectra with other settings on all records of a sweep.
+    """Evaluates spectra with other settings on all records of a sweep, or of this task's share of its packs.
 
     They go to DIR/spectra/NAME; `results.load_results(DIR, NAME)` reads them. Records that are there already are
     kept, so the same call later adds what a running sweep has recorded meanwhile. `optimization_variance` needs the
@@ -35,11 +40,14 @@ def evaluate_spectra(
       workdir: DIR of a sweep.
       name: of these spectra: letters, digits, '_', '-' and '.'.
       settings: values of the fields `spectrum_...` and `measure`; the others stay as in training.
-      dataset, model, measure, data_dir: as in `run.train`.
+      dataset, model, measure, data_dir, task_index, task_count: as in `run.train`. A task's packs are those that it
+        trains.
 
     Raises:
       InputError: DIR holds no sweep, the settings cannot work, or DIR has spectra of that name with others.
+      Interrupted: a signal came; what is evaluated is saved.
     """
+    task = launcher.this_task(task_index, task_count)
     sweep = read_sweep(workdir)
     if measure is not None:
         settings = {**settings, "measure": own_measures.register(measure)}
@@ -60,13 +68,25 @@ def evaluate_spectra(
             raise InputError(f"--workdir={workdir}: nothing is recorded yet")
         described = own_measures.described(c.measure for c in configs)
         spectra = named_spectra.settle(workdir, name, sweep, settings, described)
-        for number, pack in enumerate(sweep.packs):
-            source, target = sweep.place(workdir, number), spectra.place(workdir, name, number)
-            _evaluate_pack(pack, prepared, source, target, f"pack {number + 1}/{len(sweep.packs)}")
+        mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
+        if task.source:
+            print(f"{task}: {len(mine) or 'none'} of {len(sweep.packs)} packs", file=sys.stderr)
+        with devices.Compilations() as compilations, progress.stop_signals(lambda: "evaluating") as stop_signal:
+            for number in mine:
+                source, target = sweep.place(workdir, number), spectra.place(workdir, name, number)
+                about = f"pack {number + 1}/{len(sweep.packs)}"
+                _evaluate_pack(sweep.packs[number], prepared, source, target, about, stop_signal)
+        print(compilations, file=sys.stderr)
 
 
-def _evaluate_pack(pack: Pack, prepared: Prepared, source: Place, target: Place, about: str) -> None:
-    """Adds the spectra of the epochs that `source` has recorded and `target` has not, or has damaged."""
+def _evaluate_pack(
+    pack: Pack, prepared: Prepared, source: Place, target: Place, about: str, stop_signal: Callable[[], int | None]
+) -> None:
+    """Adds the spectra of the epochs that `source` has recorded and `target` has not, or has damaged.
+
+    Raises:
+      Interrupted: `stop_signal` gave a signal, and what is evaluated is saved.
+    """
     recorded = stored.recorded_epochs(source)
     if all(e in stored.recorded_epochs(target) and stored.is_intact(target, e) for e in recorded):
         return
@@ -77,5 +97,8 @@ def _evaluate_pack(pack: Pack, prepared: Prepared, source: Place, target: Place,
     with checkpoint.PackWriter(target) as writer:
         writer.set_aside_damaged(every_byte=True)
         for epoch in progress.track(sorted({*recorded} - {*stored.recorded_epochs(target)}), f"{about}: spectra"):
+            if (number := stop_signal()) is not None:
+                name = signal.Signals(number).name
+                raise Interrupted(f"{name}: what is evaluated is saved; the same command goes on from there", number)
             state = family.load_variables(stored.load_variables(source, epoch, abstract))
             writer.record(epoch, {}, family.probe(state, epoch))

@@ -73,6 +73,11 @@ def spectrum_directory(workdir: str | os.PathLike[str], name: str) -> pathlib.Pa
     return workdir_path(workdir) / "spectra" / name
 
 
+def jobs_directory(workdir: str | os.PathLike[str]) -> pathlib.Path:
+    """Where what belongs to cluster jobs is kept: their logs, and what failed."""
+    return pathlib.Path(workdir) / "jobs"
+
+
 def cache_directory() -> pathlib.Path:
     """The directory for what can be made again and may be deleted at any time. It need not exist.
 

@@ -16,7 +16,8 @@ from typing import Any
 from spectral_dd import files, strict_json
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
-from spectral_dd.sweeps import FORMAT, Sweep
+from spectral_dd.formats import FORMAT
+from spectral_dd.sweeps import Sweep
 
 
 @dataclasses.dataclass(frozen=True)

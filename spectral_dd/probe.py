@@ -102,18 +102,18 @@ def planes(dataset: Dataset) -> Int[np.ndarray, "plane 3"]:
         places, their_classes = np.roll(order, -3 * plane), np.roll(classes, -3 * plane)
         _, first = np.unique(their_classes, return_index=True)
         chosen.append(np.resize(places[np.sort(first)[:3]], 3))
-    return np.stack(chosen)
+    return np.stack(chosen).astype(np.int32)
 
 
 def spectra(
     model: nn.Module,
     config: Config,
     max_batch: int,
-    planes: Int[np.ndarray, "plane 3"],
     probed: Probed,
     state: Any,
     images: Images,
     epoch: Int[Array, ""],
+    planes: Int[Array, "plane 3"],
 ) -> dict[str, Array]:
     """Spectra around the probes, and what else is measured along their segments, by derivatives, and on planes.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+import numpy as np
 import rich.console
 import rich.progress
 
@@ -51,8 +52,8 @@ def going_on(what: Callable[[], str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_signals(doing: Callable[[], str] = lambda: "training") -> Iterator[Callable[[], int | None]]:
-    """Within it, the first SIGINT, SIGTERM or SIGUSR1 is only noted, and given by what it yields; a second SIGINT does
-    what it did before. Outside of the main thread signals are left as they are.
+    """Within it, the first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 is only noted, and given by what it yields; a second
+    SIGINT does what it did before. Outside of the main thread signals are left as they are.
 
     Args:
       doing: what is under way, which the answer to the first signal says.
@@ -70,7 +71,7 @@ def stop_signals(doing: Callable[[], str] = lambda: "training") -> Iterator[Call
         received.append(number)
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         signal.signal(number, note)
@@ -188,6 +189,7 @@ class Progress:
         records = {number: len(epochs) for number, epochs in targets.items()}
         self._left, self._lock = TimeLeft(costs, records, at_a_time), threading.Lock()
         self._targets = targets
+        self.seconds_left = self._left.seconds()
         self._packs: list[PackProgress] = []
         self._latest: PackProgress | None = None
         self._speaking = going_on(self._line) if self._plain else contextlib.nullcontext()
@@ -216,6 +218,7 @@ class Progress:
         with self._lock:
             records_left = sum(target > pack.epoch for target in self._targets[pack.number])
             self._left.add(pack.number, share, seconds, setting_up, records_left)
+            self.seconds_left = self._left.seconds()
             self._latest = pack
             if not self._plain:
                 self._show(pack, share)
@@ -245,6 +248,17 @@ class Progress:
             self._bars.update(pack.bar, visible=False)
 
 
+def errors_in_words(results: Mapping[str, np.ndarray]) -> str:
+    """The smallest and the largest error of the members that have not diverged: ', test error 7.8-13.8 %'."""
+    text = ""
+    for name, words in (("train_error", "training error"), ("test_error", "test error")):
+        finite = results[name][np.isfinite(results[name])]
+        if finite.size:
+            bounds = dict.fromkeys(f"{100 * bound:.1f}" for bound in (finite.min(), finite.max()))
+            text += f", {words} {'-'.join(bounds)} %"
+    return text
+
+
 class PackProgress:
     """The progress of one pack; several may be under way."""
 
@@ -257,16 +271,27 @@ class PackProgress:
         self._progress = progress
         self._name = f"{name}, {len(configs)} member{'s' * (len(configs) > 1)} of width {span}"
         self._examples_per_epoch = sum(c.steps_per_epoch * c.batch_size for c in configs)
-        self._rate, self._note = "", ""
+        self._rate, self._note = 0.0, ""
+        self.diverged = 0  # members
         self._advanced_at = time.monotonic()
 
     def __str__(self) -> str:
-        return f"{self._name}, epoch {self.epoch}/{self.epochs}{self.doing}{self._rate}{self._note}"
+        rate = f", {self._rate:,.0f} examples/s" if self._rate else ""
+        return f"{self._name}, epoch {self.epoch}/{self.epochs}{self.doing}{rate}{self._note}"
 
     def begin(self, what: str) -> None:
         """Says what the pack does from now on."""
         self.doing = f", {what}"
         self._progress.begin(self)
+
+    def facts(self) -> dict[str, Any]:
+        """How far the pack is, for those who look from outside; see `monitor.Beats`."""
+        return {
+            "epoch": self.epoch,
+            "examples_per_second": self._rate,
+            "diverged": self.diverged,
+            "seconds_left": self._progress.seconds_left,
+        }
 
     def note(self, text: str) -> None:
         """What the line says of the pack beside its progress."""
@@ -287,7 +312,7 @@ class PackProgress:
         now, passed, self.doing = time.monotonic(), epoch - self.epoch, ""
         seconds, self._advanced_at = now - self._advanced_at, now
         if passed and trained:
-            self._rate = f", {passed * self._examples_per_epoch / seconds:,.0f} examples/s"
+            self._rate = passed * self._examples_per_epoch / seconds
         self.epoch = epoch
         ended = trained and epoch == self.epochs and not passed
         self._progress.update(self, passed / self.epochs, seconds, setting_up, must_log=ended)

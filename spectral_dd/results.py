@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import models, named_spectra, own_measures, padding, probe, stored
+from spectral_dd import models, named_spectra, on_demand, own_measures, padding, probe, stored, summary
 from spectral_dd.analysis import frequency, memorisation, online, planes
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import CheckpointError, InputError
@@ -20,9 +20,18 @@ from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLE
 from spectral_dd.spectrum import frequencies
 from spectral_dd.sweeps import Pack, Sweep, read_sweep
 
+# From so many bytes on, what was measured around single examples is read when it is used.
+LAZY_BYTES = 2**30
+_DERIVED_FROM = ("energy", "slope_energy")
+
 
 def load_results(
-    workdir: str | os.PathLike | Sequence[str | os.PathLike], spectrum: str | None = None, *, skip_damaged: bool = False
+    workdir: str | os.PathLike | Sequence[str | os.PathLike],
+    spectrum: str | None = None,
+    *,
+    skip_damaged: bool = False,
+    lazy: bool | None = None,
+    averaged: bool | None = False,
 ) -> xr.Dataset:
     """What was recorded so far in a sweep's directory; the processes that train it may be running.
 
@@ -30,7 +39,12 @@ def load_results(
       workdir: DIR of a sweep, or several, whose members follow each other: `member` counts through, `sweep` is the
         directory and `sweep_member` the number there.
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
-      skip_damaged: leave damaged records out, as if they were not recorded.
+      skip_damaged: leave damaged records out, as if they were not recorded. What is lazy is checked when it is read.
+      lazy: what was measured around single examples is made of dask arrays, a chunk a pack and epoch, and read when it
+        is used; by default where it is more than `LAZY_BYTES`.
+      averaged: what was measured around single examples is averaged over them: `example` is one long. So the results of
+        thousands of networks fit into memory, and all that is computed of means is as before. None: where they would
+        be lazy.
 
     Returns:
       Dimensions `member, epoch, split, example, frequency`, and `plane, point`. Variables as in `records.VARIABLES`,
@@ -43,43 +57,79 @@ def load_results(
       CheckpointError: a record is damaged.
     """
     if not isinstance(workdir, str | os.PathLike):
-        return _joined([load_results(one, spectrum, skip_damaged=skip_damaged) for one in workdir])
+        options: dict[str, Any] = {"skip_damaged": skip_damaged, "lazy": lazy, "averaged": averaged}
+        return _joined([load_results(one, spectrum, **options) for one in workdir])
     sweep = read_sweep(workdir)
     damaged: list[str] | None = [] if skip_damaged else None
-    records = _records(sweep.packs, [sweep.place(workdir, i) for i in range(len(sweep.packs))], damaged)
+    configs, places = sweep.configs, [sweep.place(workdir, i) for i in range(len(sweep.packs))]
+    evaluated_places, incomplete = None, ""
+    if spectrum is not None:
+        spectra = named_spectra.read(workdir, spectrum, sweep)
+        configs = [c.replace(**spectra.settings) for c in configs]
+        evaluated_places = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
+    large = _bytes(sweep, configs, places) > LAZY_BYTES if lazy is None else lazy
+    averaged = large if averaged is None else averaged
+    whole = not averaged and not large
+    records = _records(sweep.packs, places, damaged, whole)
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
     epochs = np.array(sorted({record.epoch for record in records}))
-    configs = sweep.configs
     metrics = {name: _gather(records, name, len(configs), epochs) for name in (*METRICS, "finite")}
     broken = metrics.pop("finite") == 0
     variables: dict[str, Any] = {
         **metrics,
         "diverged": np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1),
     }
-    incomplete = ""
-    if spectrum is not None:
-        spectra = named_spectra.read(workdir, spectrum, sweep)
-        configs = [c.replace(**spectra.settings) for c in configs]
+    if spectrum is not None and evaluated_places is not None:
         # A running sweep may have got further since its own records were listed.
-        places = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
-        evaluated = _records(sweep.packs, places, damaged)
+        evaluated = _records(sweep.packs, evaluated_places, damaged, whole)
         incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
     own = _own_measures(workdir, sweep, spectrum)
-    measured, coordinates = _measured(records, configs, epochs, MEASURED | own)
-    values = [c.values() for c in configs]
-    coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
-    coordinates |= {name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]}
-    coordinates |= {"member": np.arange(len(configs)), "epoch": epochs}
-    coordinates |= {"sweep": np.full(len(configs), str(workdir)), "sweep_member": coordinates["member"]}
+    rows = MEASURED | own
+    recorded = [name for name in rows if any(name in record.results for record in records)]
+    # Of what is lazy, only what more follows from is read.
+    read = [name for name in recorded if whole or averaged or name in _DERIVED_FROM]
+    measured, coordinates = _measured(records, configs, epochs, {name: rows[name] for name in read})
+    coordinates |= _of_members(sweep, configs) | {"epoch": epochs, "sweep": np.full(len(configs), str(workdir))}
     table = VARIABLES | COORDINATES | own
     ds = xr.Dataset(
         {name: (table[name].dims, array) for name, array in (variables | measured).items()},
         {name: (table[name].dims if name in table else "member", array) for name, array in coordinates.items()},
         {"command": sweep.provenance["command"]} | _incomplete(incomplete, damaged),
     )
-    return _described(ds.assign(_derived(ds, sweep.packs, configs)) if "slope_energy" in ds else ds, own)
+    if "slope_energy" in ds:
+        ds = ds.assign(_derived(ds, sweep.packs, configs))
+    if not whole and not averaged and measured:
+        names = [*recorded, *(name for name in summary.UNAVERAGED if name not in recorded)]
+        if "margin" not in recorded:  # there are no other measures than spectra
+            names.remove("plane_label")
+        arrays = on_demand.arrays({name: rows[name] for name in names}, ds, evaluated_places or places, sweep.packs)
+        ds = ds.drop_dims("example").assign(arrays)
+        ds = ds.assign_coords(example=np.arange(ds.sizes["example"]))
+    return _described(ds, own)
+
+
+def _of_members(sweep: Sweep, configs: Sequence[Config]) -> dict[str, np.ndarray]:
+    """Coordinates along `member`."""
+    values = [c.values() for c in configs]
+    numbers = np.arange(len(configs))
+    return {
+        **{name: np.array([v[name] for v in values]) for name in FIELDS},
+        **{name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]},
+        "member": numbers,
+        "sweep_member": numbers,
+    }
+
+
+def _bytes(sweep: Sweep, configs: list[Config], places: Iterable[Place]) -> int:
+    """Of what was measured around single examples, as a dense array."""
+    epochs = len({epoch for place in places for epoch in stored.recorded_epochs(place)})
+    bins = {(c.spectrum.points, c.spectrum.half_width) for c in configs}
+    frequency = len(np.unique(np.concatenate([frequencies(*segment) for segment in bins])))
+    spectra = sum("frequency" in about.dims for about in MEASURED.values())
+    values = spectra * frequency + len(MEASURED) - spectra
+    return 4 * len(configs) * epochs * len(SPLITS) * max(c.spectrum.examples for c in configs) * values
 
 
 def _joined(results: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -113,18 +163,28 @@ class _Record(NamedTuple):
     results: Mapping[str, np.ndarray]
 
 
-def _records(packs: Iterable[Pack], places: Iterable[Place], damaged: list[str] | None) -> list[_Record]:
-    """Every record of packs. Those that are damaged are named in a list, if there is one, and left out."""
+def _records(packs: Iterable[Pack], places: Iterable[Place], damaged: list[str] | None, whole: bool) -> list[_Record]:
+    """Every record of packs, or its averages over examples. Those that are damaged are named in a list, if there is
+    one, and left out."""
     records = []
     for pack, place in zip(packs, places, strict=True):
+        there = {} if whole else summary.read(place)
         for epoch in stored.recorded_epochs(place):
             try:
-                records.append(_Record(list(pack.members), epoch, stored.load_results(place, epoch)))
+                results = stored.load_results(place, epoch) if epoch not in there else there[epoch]
+                if not whole:
+                    results = _one_example(results if epoch in there else summary.averaged(results))
+                records.append(_Record(list(pack.members), epoch, results))
             except CheckpointError:
                 if damaged is None:
                     raise
                 damaged.append(f"{place.directory.name}/records/{epoch}")
     return records
+
+
+def _one_example(averages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Averages with an `example` axis of one."""
+    return {name: values[:, :, None] if values.ndim > 1 else values for name, values in averages.items()}
 
 
 def _unevaluated(
@@ -172,7 +232,7 @@ def _measured(
     bins = [frequencies(c.spectrum.points, c.spectrum.half_width) for c in configs]
     coordinates: dict[str, Any] = {
         "split": list(SPLITS),
-        "example": np.arange(max(c.spectrum.examples for c in configs)),
+        "example": np.arange(max(record.results["energy"].shape[2] for record in records)),
         "frequency": np.unique(np.concatenate(bins)),
     }
     if any("plane_label" in record.results for record in records):
@@ -199,7 +259,7 @@ def _measured(
 
 def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> dict[str, Any]:
     """What follows from the energies, pack by pack, since packs may differ in their bins."""
-    shares, powers, starts = [], [], np.full((len(configs), 2), -1)
+    shares, powers, starts, epochs = [], [], np.full((len(configs), 2), -1), ds["epoch"].values
     for pack in packs:
         members = list(pack.members)
         asked, found = configs[members[0]].spectrum, ds[["energy", "slope_energy"]].isel(member=members)
@@ -209,7 +269,7 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
         shares.append(frequency.slope_share(energy, found["slope_energy"], asked.points))
         ratios = frequency.high_frequency_ratio(energy.sel(split="train")).values
         for member, ratio in zip(members, ratios, strict=True):
-            starts[member] = online.online_start(ratio, ds["epoch"].values) or -1
+            starts[member] = online.online_start(ratio, epochs) or -1
     share = xr.concat(shares, "member").sortby("member")
     return {
         "power": xr.concat(powers, "member").sortby("member"),

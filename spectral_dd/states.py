@@ -26,16 +26,30 @@ def write(place: Place, epoch: int, state: Flat) -> None:
     Raises:
       OSError: with the name of the file.
     """
-    seal = json.dumps(sealed.make_seal(place, epoch, state)).encode()
+    write_sealed(path_of(place, epoch), place, epoch, state)
+
+
+def write_sealed(path: pathlib.Path, place: Place, epoch: int, flat: Flat) -> None:
+    """Writes arrays with a first axis and their seal to a file, as `write` does."""
+    seal = json.dumps(sealed.make_seal(place, epoch, flat)).encode()
 
     def arrays_and_seal(file: IO[bytes]) -> None:
-        np.savez(file, **(sealed.arrays_of(state) | {_SEAL: np.frombuffer(seal, np.uint8)}))
+        np.savez(file, **(sealed.arrays_of(flat) | {_SEAL: np.frombuffer(seal, np.uint8)}))
 
-    files.write_whole(path_of(place, epoch), arrays_and_seal)
+    files.write_whole(path, arrays_and_seal)
 
 
 def read(path: pathlib.Path, place: Place) -> Flat:
     """Reads a state.
+
+    Raises:
+      CheckpointError: it is damaged, or of another sweep, pack or epoch.
+    """
+    return read_sealed(path, place, int(path.stem))
+
+
+def read_sealed(path: pathlib.Path, place: Place, epoch: int) -> Flat:
+    """Reads what `write_sealed` wrote.
 
     Raises:
       CheckpointError: it is damaged, or of another sweep, pack or epoch.
@@ -46,7 +60,7 @@ def read(path: pathlib.Path, place: Place) -> Flat:
         seal = json.loads(arrays.pop(_SEAL).tobytes())
     except Exception as error:  # What zipfile and numpy raise for damaged data depends on the place of the damage.
         raise sealed.damaged(path, f"is damaged: {sealed.one_line(error)}") from error
-    crcs = sealed.check_seal(seal, path, place, int(path.stem))
+    crcs = sealed.check_seal(seal, path, place, epoch)
     if arrays.keys() != sealed.arrays_of(crcs).keys():
         raise sealed.damaged(path, "is damaged: its seal names other arrays")
     sealed.check_arrays(path, arrays, crcs)

@@ -1,134 +1,16 @@
-"""Sweeps as data: axes or a table of members -> `Config`s; `Pack`s; the file sweep.json."""
+"""A sweep as data: its members, their packs, and the file sweep.json."""
 
-import csv
 import dataclasses
 import itertools
 import os
-import pathlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NotRequired, Self, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NotRequired, Self, TypedDict, TypeVar
 
-from spectral_dd import files, locks, strict_json
-from spectral_dd.config import FIELDS, Config, check_names, check_value
+from spectral_dd import files, formats, locks, strict_json
+from spectral_dd.config import FIELDS, Config, check_names
 from spectral_dd.errors import InputError
-from spectral_dd.presets import AUTO, preset_axes
 
-# Where a row of a table of members stands, and its values.
-Row = tuple[str, Mapping[str, Any]]
-
-
-def sweep(preset: str | None = AUTO, *, members: Any = None, **axes: Any) -> list[Config]:
-    """The members of a sweep.
-
-    >>> len(sweep("digits", width=[2, 4, 8], seed=range(3), label_noise=0.15))
-    9
-
-    Args:
-      preset: values that the others override, see `presets.preset_axes`; by default 'digits' with its own data set and
-        model, else none; None: the defaults of `Config`.
-      members: a table that ties values to each other, a row a group of members: a CSV file with a column a field, a
-        list of dictionaries, or a pandas.DataFrame.
-      **axes: a value, or several (an axis), by field. Axes multiply.
-
-    Raises:
-      InputError: a name is unknown, or a value is not allowed.
-    """
-    axes = {name: _axis(name, values) for name, values in axes.items()}
-    rows = table_rows(members)
-    _, preset_values = preset_axes(preset, given_values(rows, axes))
-    return expand({**preset_values, **axes}, rows)
-
-
-def given_values(rows: Iterable[Row], axes: Mapping[str, Collection[Any]]) -> dict[str, Collection[Any]]:
-    """All values of a table's columns and of axes, by field."""
-    given: dict[str, set[Any]] = {}
-    for _, row in rows:
-        for name, value in row.items():
-            given.setdefault(name, set()).add(value)
-    if both := sorted(given.keys() & axes.keys()):
-        raise InputError(f"--{both[0]}: is a column of the table of members too; give it once")
-    return {**given, **axes}
-
-
-def expand(axes: Mapping[str, Any], rows: Iterable[Row] = (("", {}),)) -> list[Config]:
-    """Every combination of the axes' values, the last field varying fastest, for each row of a table.
-
-    Raises:
-      InputError: a name is unknown, a value is not allowed, an axis has one twice, or two members are the same.
-    """
-    check_names(axes)
-    names = [name for name in FIELDS if name in axes]
-    values = [_axis(name, axes[name]) for name in names]
-    configs: dict[Config, str] = {}
-    for where, row in rows:
-        for combination in itertools.product(*values):
-            try:
-                config = Config.of(**row, **dict(zip(names, combination, strict=True)))
-            except InputError as error:
-                raise InputError(f"{where}{error}") from error
-            if config in configs:
-                raise InputError(f"{where}is the same member as {configs[config].rstrip(': ')}")
-            configs[config] = where
-    return list(configs)
-
-
-def _axis(name: str, values: Any) -> list[Any]:
-    """The values of a field, checked."""
-    check_names([name])
-    axis = [check_value(name, FIELDS[name], value) for value in _several(values)]
-    if not axis or len(set(axis)) < len(axis):
-        raise InputError(f"--{name}={','.join(map(str, axis))}: must be one or more different values")
-    return axis
-
-
-def _several(values: Any) -> Iterable[Any]:
-    return values if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
-
-
-def table_rows(members: Any) -> list[Row]:
-    """The rows of a table of members; see `sweep`."""
-    if members is None:
-        return [("", {})]
-    if isinstance(members, str | os.PathLike):
-        return _csv_rows(files.expanded(members))
-    if hasattr(members, "to_dict"):  # a pandas.DataFrame
-        members = members.to_dict("records")
-    return [_checked_row(f"members[{i}]", row) for i, row in enumerate(members)]
-
-
-def _csv_rows(path: pathlib.Path) -> list[Row]:
-    about = f"--members={path}: "
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, skipinitialspace=True)
-            table = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines if cells]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{about}cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(table) < 2:
-        raise InputError(f"{about}must have a line of field names and a line a member")
-    header = table[0][1]
-    check_names(header, f"{about}line {table[0][0]}, column ")
-    if len(set(header)) < len(header):
-        raise InputError(f"{about}line {table[0][0]}: a column is there twice")
-    rows = []
-    for number, cells in table[1:]:
-        if len(cells) != len(header):
-            raise InputError(f"{about}line {number}: has {len(cells)} cells, not {len(header)} as the first line")
-        rows.append(_checked_row(f"{about}line {number}", dict(zip(header, cells, strict=True))))
-    return rows
-
-
-def _checked_row(where: str, row: Mapping[str, Any]) -> Row:
-    check_names(row, f"{where}, column ")
-    checked = {}
-    for name, value in row.items():
-        if value == "":
-            raise InputError(f"{where}, column {name}: is empty")
-        try:
-            checked[name] = check_value(name, FIELDS[name], value)
-        except InputError as error:
-            raise InputError(f"{where}, column {name}: {error}") from error
-    return f"{where}: ", checked
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +52,6 @@ class DataFacts(TypedDict):
     labels: NotRequired[str]
     images: NotRequired[str]
     train_labels: NotRequired[dict[str, str]]  # sums of the labels that members train on instead
-
-
-# The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs; neither it nor
-# version 2 had a checksum.
-FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +98,7 @@ class Sweep:
         own = [{name: value for name, value in v.items() if name not in shared} for v in values]
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("configs", "packs")}
         return {
-            "format": FORMAT,
+            "format": formats.FORMAT,
             "shared": shared,
             "members": own,
             "packs": [dataclasses.asdict(pack) for pack in self.packs],
@@ -235,22 +112,14 @@ class Sweep:
         Raises:
           ValueError: it has another format, or anything in it is not as `to_json` writes it.
         """
-        version = content.get("format", 1) if isinstance(content, dict) else None
-        if type(version) is not int or not 1 <= version <= FORMAT:
-            raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
-        if version == FORMAT:
-            content = strict_json.unseal(content)
-        content = {name: value for name, value in content.items() if name != "format"}
-        if version == 1:
-            content = _from_format_1(content)
-        if version < FORMAT and isinstance(content.get("packs"), list):
-            content["packs"] = [{**pack, "ends": []} if isinstance(pack, dict) else pack for pack in content["packs"]]
+        version, content = formats.version_of(content), formats.as_newest(content)
         shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
-        configs = [_config(shared | own, f"members[{i}]", version == FORMAT) for i, own in enumerate(members)]
+        shared = _typed(shared, "members[0]")
+        configs = [_config(shared, own, f"members[{i}]", version == formats.FORMAT) for i, own in enumerate(members)]
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
-        if version < FORMAT and (unknown := sorted(content.keys() & younger)):
+        if version < formats.FORMAT and (unknown := sorted(content.keys() & younger)):
             raise ValueError(f"{unknown[0]}: is unknown in format {version}")
-        may_lack = {"configs"} | (younger if version < FORMAT else set())
+        may_lack = {"configs"} | (younger if version < formats.FORMAT else set())
         sweep = cls(configs=configs, **strict_json.decode_fields(cls, content, may_lack=may_lack))
         sweep._check()
         return sweep
@@ -281,30 +150,16 @@ class Sweep:
 _MEMBERS = {"shared": dict[str, Any], "members": list[dict[str, Any]]}
 
 
-def _config(values: dict[str, Any], where: str, complete: bool) -> Config:
+def _config(shared: dict[str, Any], own: dict[str, Any], where: str, complete: bool) -> Config:
     """A member from its stored values; of an older format, what is missing has its default."""
-    if complete and (missing := [name for name in FIELDS if name not in values]):
+    if complete and (missing := [name for name in FIELDS if name not in shared and name not in own]):
         raise ValueError(f"{where}.{missing[0]}: is missing")
+    return Config.of(**shared | _typed(own, where))
+
+
+def _typed(values: dict[str, Any], where: str) -> dict[str, Any]:
     check_names(values, f"{where}, ")
-    typed = {name: strict_json.decode(FIELDS[name].type, value, f"{where}.{name}") for name, value in values.items()}
-    return Config.of(**typed)
-
-
-def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
-    parallel = {"configs": list[Any], "packs": list[Any], "lowerings": list[dict[str, Any]], "costs": list[Any]}
-    configs, packs, lowerings, costs = (
-        strict_json.decode(kind, content.pop(name, None), name) for name, kind in parallel.items()
-    )
-    platforms = [lowering.pop("platform", None) for lowering in lowerings]
-    return content | {
-        "shared": {},
-        "members": configs,
-        "packs": [
-            {"members": members, "lowering": lowering, "cost": cost}
-            for members, lowering, cost in zip(packs, lowerings, costs, strict=True)
-        ],
-        "platform": platforms[0] if platforms else None,
-    }
+    return {name: strict_json.decode(FIELDS[name].type, value, f"{where}.{name}") for name, value in values.items()}
 
 
 def read_sweep(workdir: str | os.PathLike) -> Sweep:
@@ -313,9 +168,19 @@ def read_sweep(workdir: str | os.PathLike) -> Sweep:
     Raises:
       InputError: there is none, or it is damaged, was edited, or has a format of another revision.
     """
+    return _read(workdir, Sweep.from_json)
+
+
+def read_content(workdir: str | os.PathLike) -> dict[str, Any]:
+    """What DIR/sweep.json holds, `shared`, `members`, `packs` and the rest, as it is: of thousands of members, making
+    and checking the configs takes a second. Raises as `read_sweep` does."""
+    return _read(workdir, formats.as_newest)
+
+
+def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
     path = files.workdir_path(workdir) / "sweep.json"
     try:
-        return Sweep.from_json(strict_json.parse(path.read_text()))
+        return make(strict_json.parse(path.read_text()))
     except FileNotFoundError:
         message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
         raise InputError(message) from None
@@ -342,7 +207,7 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config], *, exte
         # Listed before looking for sweep.json, which another task may be writing: it writes nothing else before.
         names = [p.name for p in directory.iterdir()] if directory.exists() else []
         if not (directory / "sweep.json").exists():
-            if any(not name.startswith(files.TEMPORARY) for name in names):
+            if any(not name.startswith((files.TEMPORARY, files.jobs_directory("").name)) for name in names):
                 raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
             return None
     except OSError as error:

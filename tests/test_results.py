@@ -1,14 +1,16 @@
+import shutil
+
 import jax
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 import spectral_dd as sdd
-from spectral_dd.analysis import curves
+from spectral_dd.analysis import curves, words
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
+from spectral_dd.members import expand
 from spectral_dd.records import COORDINATES, VARIABLES
-from spectral_dd.sweeps import expand
 from test_cli import run_script
 
 
@@ -102,6 +104,38 @@ def test_a_member_or_epoch_that_does_not_exist_is_named(finished, member, epoch,
     with pytest.raises(InputError) as error:
         sdd.load_member(finished, member, epoch)
     assert str(error.value) == message
+
+
+def assert_same_values(ours, theirs):
+    assert set(ours.variables) == set(theirs.variables)
+    for name in theirs.variables:
+        np.testing.assert_array_equal(ours[name].values, theirs[name].values, err_msg=name)
+
+
+@pytest.mark.parametrize("has_summary", [True, False])
+def test_lazy_results_have_the_same_values(finished, tmp_path, has_summary):
+    if not has_summary:
+        finished = shutil.copytree(finished, tmp_path / "run")
+        for path in finished.glob("packs/*/summary.npz"):
+            path.unlink()
+    lazy, whole = sdd.load_results(finished, lazy=True), sdd.load_results(finished)
+    assert lazy.energy.chunks is not None and whole.energy.chunks is None
+    means = ["power", "slope_share"]  # kept in float32
+    assert_same_values(lazy.drop_vars(means), whole.drop_vars(means))
+    for name in means:
+        np.testing.assert_allclose(lazy[name], whole[name], rtol=1e-5)
+    some = {"member": [2], "epoch": slice(1, 3), "split": 1}
+    np.testing.assert_array_equal(lazy.energy.isel(some).values, whole.energy.isel(some).values)
+
+
+def test_averaged_results_have_one_example_with_the_mean(finished):
+    averaged, whole = sdd.load_results(finished, averaged=True), sdd.load_results(finished)
+    assert averaged.sizes["example"] == 1
+    np.testing.assert_array_equal(averaged.test_error, whole.test_error)
+    for name in ("energy", "margin"):
+        np.testing.assert_allclose(averaged[name].squeeze("example"), whole[name].mean("example"), rtol=1e-5)
+    for ours, theirs in zip(words.verdict(averaged), words.verdict(whole), strict=True):
+        assert ours == theirs
 
 
 def test_several_sweeps_are_one_data_set_with_members_numbered_through(finished, small, capsys):

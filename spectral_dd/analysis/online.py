@@ -8,6 +8,7 @@ second descent in about one curve of six.
 """
 
 import collections
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ class OnlineStart:
     def __init__(self) -> None:
         self.start: Start | None = None
         self._recent: collections.deque[tuple[int, float]] = collections.deque(maxlen=WINDOW)
-        self._lowest = np.inf
+        self._lowest = math.inf
         self._highest: tuple[float, int] | None = None  # value and epoch, since the rise
 
     def update(self, epoch: int, value: float) -> Start | None:
@@ -49,11 +50,12 @@ class OnlineStart:
         """
         if self._recent and epoch <= self._recent[-1][0]:
             raise ValueError(f"epoch={epoch}: must be after {self._recent[-1][0]}, the last one")
-        if self.start is None and epoch > 0 and np.isfinite(value) and value > 0:
+        if self.start is None and epoch > 0 and math.isfinite(value) and value > 0:
             self._recent.append((int(epoch), float(value)))
             if len(self._recent) > WINDOW // 2:
                 middle = self._recent[-1 - WINDOW // 2][0]
-                self._follow(middle, float(np.log(np.mean([v for _, v in self._recent]))), int(epoch))
+                mean = sum(v for _, v in self._recent) / len(self._recent)
+                self._follow(middle, math.log(mean), int(epoch))
         return self.start
 
     def _follow(self, epoch: int, level: float, now: int) -> None:
@@ -67,8 +69,12 @@ class OnlineStart:
             self.start = Start(self._highest[1], now)
 
 
+# Plain numbers here and below: of ten thousand curves, NumPy's of single values would take minutes.
+_STEP = math.log1p(PROMINENCE)
+
+
 def _is_step(difference: float) -> bool:
-    return bool(round(difference - np.log1p(PROMINENCE), 9) >= 0)  # a step of exactly the prominence counts
+    return round(difference - _STEP, 9) >= 0  # a step of exactly the prominence counts
 
 
 def online_start(values: np.ndarray, epochs: np.ndarray) -> Start | None:
@@ -82,6 +88,6 @@ def online_start(values: np.ndarray, epochs: np.ndarray) -> Start | None:
       ValueError: as `OnlineStart`, or `values` and `epochs` differ in length.
     """
     online = OnlineStart()
-    for epoch, value in zip(epochs, values, strict=True):
+    for epoch, value in zip(np.asarray(epochs).tolist(), np.asarray(values).tolist(), strict=True):
         online.update(epoch, value)
     return online.start

@@ -1,0 +1,113 @@
+"""Jobs without Slurm: what is submitted, run here, and refused."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import submitit  # noqa: F401 (here, because it closes the streams of logging, which in a test are those of capsys)
+
+import spectral_dd as sdd
+from spectral_dd import cli, cluster, monitor
+from spectral_dd.errors import InputError
+
+SCRIPTS = pathlib.Path(__file__).parent.parent / "experiments"
+
+
+def run_script(script, *arguments):
+    return cli.run_script([str(SCRIPTS / script), *map(str, arguments)])
+
+
+def flags_of(axes):
+    return [f"--{name}={','.join(map(str, np.atleast_1d(axis)))}" for name, axis in axes.items()]
+
+
+def test_debug_runs_all_stages_here(small_axes, tmp_path, capsys):
+    evaluate = "--evaluate=--name=long --spectrum_points=16"
+    arguments = [f"--workdir={tmp_path}/run", "--cluster=debug", "--tasks=2", "--tune=off", evaluate]
+    assert run_script("submit.py", *arguments, *flags_of(small_axes)) == 0
+    output, errors = capsys.readouterr()
+    assert "train: done\nevaluate-long: done\nreport: done\n" in output
+    assert "task 1 of 2 (--task_index): 1 of 2 packs" in errors
+    assert sdd.load_results(tmp_path / "run", "long").energy.notnull().all()
+    assert (tmp_path / "run" / "report.html").exists()
+    assert "--task_index=0" in json.loads((tmp_path / "run" / "sweep.json").read_text())["provenance"]["command"]
+    assert str(sdd.status(tmp_path / "run")).splitlines()[1:] == ["packs: 2 done", "spectra long: 2 of 2 packs"]
+
+
+def test_the_script_is_one_of_bash_with_every_option_and_dependency(tmp_path, capsys):
+    arguments = ["--tasks=4", "--partition=gpu", "--gpus=1", "--memory=32G", "--sbatch=--qos=high --exclusive"]
+    arguments += ["--evaluate=--name=fine --spectrum_points=64", f"--workdir={tmp_path}/run", "--then=report,indicate"]
+    assert run_script("submit.py", "--print_script", *arguments) == 0
+    script = capsys.readouterr().out
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    for option in ("partition=gpu", "gpus-per-task=1", "mem=32G", "qos=high", "exclusive", "array=0-3", "requeue"):
+        assert f"#SBATCH --{option}\n" in script
+    assert '--dependency="aftercorr:$job0"' in script and '--dependency="afterany:$job0:$job1"' in script
+    assert "--min_packs=4" in script
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"), [("90", 90), ("30:30", 31), ("2:00:00", 120), ("1-12", 2160), ("1-00:30:00", 1470)]
+)
+def test_a_time_limit_is_read_as_sbatch_reads_it(limit, minutes):
+    assert cluster.minutes(limit) == minutes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--time=soon"], "--time=soon: must be minutes, hours:minutes:seconds or days-hours:minutes:seconds"),
+        (["--sbatch=qos"], "--sbatch=qos: qos: must be --option=value or --option"),
+        (["--then=rapport"], "--then=rapport: must be among report, indicate"),
+        (["--evaluate=--spectrum_points=16"], "--name"),
+        (["--evaluate=--name=x --spectrum_points=15"], "--spectrum_points"),
+        (["--width=0"], "--width=0: must be a whole number of at least 1"),
+        (["--cluster=slum"], "slum"),
+    ],
+)
+def test_what_cannot_be_submitted_is_answered_in_one_line(tmp_path, capsys, arguments, message):
+    assert run_script("submit.py", f"--workdir={tmp_path}/run", *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_slurm_the_answer_says_what_else_there_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="there is no sbatch on this host; --cluster=local runs the tasks here"):
+        cluster.submit([], cluster.Resources(), tmp_path, "slurm")
+
+
+def test_status_says_what_is_done_running_lost_and_failed(small, tmp_path, capsys):
+    run = shutil.copytree(small, tmp_path / "run")
+    (note,) = run.glob("packs/*/status.json")
+    assert sdd.status(run).members == {"done": 4, "running": 0, "waiting": 0, "failed": 0}
+    for record in run.glob("packs/*/records/12"):
+        shutil.rmtree(record)
+    facts = json.loads(note.read_text()) | {"state": "running", "time": time.time(), "seconds_left": 3700.0}
+    facts |= {"diverged": 1, "examples_per_second": 1234.5, "bytes": 5_000_000}
+    note.write_text(json.dumps(facts))
+    assert sdd.status(run).line() == (
+        "0 of 4 members done, 4 running, 1 diverged, 1,234 examples/s, 1:01:40 left, 5.0 MB on disk"
+    )
+    note.write_text(json.dumps(facts | {"time": time.time() - 2 * monitor.LOST_SECONDS}))
+    assert "waiting" in sdd.status(run).line() and "ended 4 min ago" in sdd.status(run).problems[0]
+    note.write_text(json.dumps(facts | {"state": "failed", "error": "disk full"}))
+    (run / "jobs").mkdir()
+    (run / "jobs" / "17_3.failures").write_text("with status 1 on n1, today\n" * 3)
+    assert run_script("status.py", f"--runs={tmp_path}") == 0
+    output = capsys.readouterr().out
+    assert "pack 0: failed: disk full" in output
+    assert "job 17_3: failed 3 times, last with status 1 on n1, today" in output
+
+
+def test_status_of_no_sweep_is_answered_in_one_line(tmp_path, capsys):
+    assert run_script("status.py", f"--workdir={tmp_path}") == 2
+    assert "holds no sweep" in capsys.readouterr().err
+    assert run_script("status.py", f"--runs={tmp_path}") == 2
+    assert f"--runs={tmp_path}: no sweep is below it" in capsys.readouterr().err
