@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from spectral_dd.spectrum import in_chunks, mean_over_directions, offsets, points_on_segments, windows
@@ -197,20 +198,21 @@ def plane_points(corners: Float[Array, "plane 3 *shape"], num: int) -> Float[Arr
 def nearby_points(
     x: Float[Array, "example *shape"], v: Float[Array, "example *shape"], *, num_points: int, half_width: float
 ) -> Float[Array, "example 2 point *shape"]:
-    """The points of each segment, and the same shifted by a hundredth of their distance, for `rounding_energy`."""
+    """The points of each segment, and the same shifted by a twentieth of their distance, for `rounding_energy`."""
     t = offsets(num_points, half_width)
-    shifted = t + 0.01 * (t[1] - t[0])
+    shifted = t + 0.05 * (t[1] - t[0])
     return points_on_segments(x, v, jnp.concatenate([t, shifted])).reshape(len(x), 2, num_points, *x.shape[1:])
 
 
 def rounding_energy(outputs: Float[Array, "example 2 point class"], window: str) -> Float[Array, " example"]:
     """How much of the energy of a bin of the residual spectrum is rounding, on average over the upper half of the bins.
 
-        mean_{k > N/4, c} |W_c[k]|^2 / 2,    W the windowed DFT of the difference between both rows of outputs
+        mean_{k > N/4, c} |W_c[k]|^2 / 2,    W the windowed DFT of what a straight line leaves of row 2 - row 1
 
-    The function hardly differs between points that are so near (of the energy of bin k a share of (pi k / (50 N))^2 / 2
-    is left, below 5e-4), while the roundings on the way to the outputs do, as they do between neighbouring points of a
-    segment. Rounding is white noise: what it has in one bin, it has in every one.
+    The function hardly differs between points that are so near (of the energy of bin k about (pi k / (10 N))^2 / 2 is
+    left, at most 1.2 %), while the roundings on the way to the outputs do. It is a lower bound where outputs change by
+    less than their own rounding from point to point, as those of an untrained network may: there, rounding is no white
+    noise, and more than this.
 
     Args:
       outputs: at `nearby_points`.
@@ -222,6 +224,10 @@ def rounding_energy(outputs: Float[Array, "example 2 point class"], window: str)
     num_points = outputs.shape[2]
     tapers = jnp.asarray(windows(window, num_points), outputs.dtype)
     difference = outputs[:, 1] - outputs[:, 0]
+    # Without a straight line, like the residual.
+    orthonormal, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, num_points), 2, increasing=True))
+    line = jnp.asarray(orthonormal, outputs.dtype)
+    difference -= jnp.einsum("np,mp,emc->enc", line, line, difference)
     tapered = jnp.fft.rfft(tapers[None, :, :, None] * difference[:, None], axis=2)
     return jnp.mean(jnp.abs(tapered[:, :, num_points // 4 + 1 :]) ** 2, axis=(1, 2, 3)) / 2
 

@@ -264,7 +264,7 @@ def test_points_of_a_plane_span_the_rectangle_around_three_inputs_and_a_tenth_mo
 def test_energy_of_rounding_to_a_grid():
     """Outputs rounded to multiples of q have an error of variance q^2 / 12, white, so N q^2 / 12 in each bin."""
     q, num_points = 2.0**-14, 64
-    x, v = random(0, 500, 1), 1 + 0.3 * random(1, 500, 1)  # of other slopes, whose roundings have other periods
+    x, v = random(0, 5000, 1), 1 + 0.3 * random(1, 5000, 1)  # of other slopes, whose roundings have other periods
     outputs = jnp.round(measures.nearby_points(x, v, num_points=num_points, half_width=0.5) / q) * q
     for window in ("none", "hann", "sine"):
         energy = measures.rounding_energy(outputs, window)
@@ -276,7 +276,7 @@ def test_energy_of_rounding_leaves_out_what_the_function_does():
     x, v = jnp.zeros((1, 1)), jnp.ones((1, 1))
     points = measures.nearby_points(x, v, num_points=64, half_width=0.5)
     energy = measures.rounding_energy(jnp.cos(2 * jnp.pi * 31 * points), "none")
-    assert energy < 1e-3 * 32**2 / 16  # its energy in one of 16 bins
+    assert energy < 0.012 * 32**2 / 16  # its energy in one of 16 bins
 
 
 def test_distance_is_over_all_parameters_of_a_member():

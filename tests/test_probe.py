@@ -94,7 +94,8 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64, fast_j
                 "index": digits.test_places[test_order] if s == 2 else digits.train_places[places],
             }
             for name, theirs in expected.items():
-                np.testing.assert_allclose(spectra[name][i, s, :n], theirs, rtol=1e-8, err_msg=name)
+                atol = 1e-20 if name == "noise_energy" else 0  # of rounding itself, no two programs have the same
+                np.testing.assert_allclose(spectra[name][i, s, :n], theirs, rtol=1e-8, atol=atol, err_msg=name)
                 assert np.isnan(spectra[name][i, s, n:]).all()
             of_all = {"optimization_variance", "plane_label"}  # tested below, and in another way
             assert expected.keys() | of_all == spectra.keys() == records.MEASURED.keys()
