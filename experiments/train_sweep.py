@@ -9,7 +9,6 @@ A comma list makes a flag an axis, and axes multiply: --width=1,2,4 --seed=0,1 t
 it stopped. --dry_run says what would be done.
 """
 
-import itertools
 import sys
 
 from absl import flags
@@ -67,14 +66,15 @@ def main() -> None:
         if target:
             devices.plan_only()
         devices.set_up()
-        with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
-            prepared = prepare(configs, FLAGS.data_dir)
-            if target:
-                lines = elsewhere.describe(FLAGS.workdir, prepared, FLAGS.min_packs, target)
-            else:
-                lines = iter([dry_run.describe(FLAGS.workdir, prepared, FLAGS.min_packs, extend=FLAGS.extend)])
-            for line in itertools.chain(sources, lines):
+        arguments = (FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs)
+        if target:
+            print(*sources, sep="\n")
+            for line in elsewhere.describe(*arguments, target, extend=FLAGS.extend):
                 print(line, flush=True)
+            return
+        with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
+            plan = dry_run.describe(*arguments, extend=FLAGS.extend)
+        print(*sources, plan, sep="\n")
         return
     sdd.train(
         FLAGS.workdir,

@@ -68,15 +68,13 @@ def test_what_is_too_large_is_said_before_anything_is_written(digits, tmp_path, 
 
 
 def test_a_pack_gets_the_lowering_that_fits(digits):
-    prepared = prepare(members(4), dataset=digits)
+    prepared = prepare(members(4, spectrum_examples=0), dataset=digits)
     cost, on = Cost(prepared.configs, prepared.datasets), jax.local_devices()[:1]
     pack = Pack((0, 1, 2, 3), Lowering("im2col", None), 1.0)
     assert fit.fitting(prepared, pack, on, cost) == pack.lowering  # moves less than there is: nothing is compiled
-    needed = family_of(prepared.configs, digits, on, lowering=pack.lowering).programs["spectra"].memory
-    programs = family_of(prepared.configs, digits, on, lowering=Lowering("im2col", 1)).programs
-    alone = max(programs[name].memory for name in ("training", "evaluation", "spectra", "outputs"))
-    fits = fit.fitting(prepared, pack, on, cost, limit=alone)
-    assert alone < needed and fits.convolution == "im2col" and fits.at_once is not None
+    programs = family_of(prepared.configs, digits, on, lowering=pack.lowering).programs
+    fits = fit.fitting(prepared, pack, on, cost, limit=programs["training"].memory - 1)
+    assert fits.convolution == "im2col" and fits.at_once in (1, 2)
 
 
 EIGHT = """

@@ -8,15 +8,17 @@ from spectral_dd.family import host_arrays
 from spectral_dd.planning import disk, packing, target
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs
+from spectral_dd.planning.extend import sweep_for
 from spectral_dd.planning.fit import program_names
 from spectral_dd.planning.hardware import GIB, Chip, Target
-from spectral_dd.planning.plan import plan_sweep
 from spectral_dd.planning.prepare import Prepared
 from spectral_dd.programs import lowerings
-from spectral_dd.sweeps import Pack, Sweep, check_workdir
+from spectral_dd.sweeps import Pack, Sweep
 
 
-def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int, hardware: Target) -> Iterator[str]:
+def describe(
+    workdir: str | os.PathLike, prepared: Prepared, min_packs: int, hardware: Target, *, extend: bool = False
+) -> Iterator[str]:
     """Lines: of each pack, what its programs need and how fast they can be at most; then of the whole sweep.
 
     Raises:
@@ -27,18 +29,19 @@ def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int, har
             f"--target={hardware.name}: has {hardware.num_devices} devices for {len(prepared.configs)} members; "
             "choose fewer"
         )
-    existing, cost = check_workdir(workdir, prepared.configs), Cost(prepared.configs, prepared.datasets)
-    sweep = existing or plan_sweep(prepared, cost, min_packs, target=hardware)
-    prepared.check_datasets(sweep)
+    cost = Cost(prepared.configs, prepared.datasets)
+    sweep, _ = sweep_for(workdir, prepared, cost, min_packs, extend=extend, target=hardware)
+    prepared = prepared.of(sweep.configs)
     jobs = [_job(prepared, sweep, pack, hardware) for pack in sweep.packs]
     yield "pack  members  widths  lowering       memory  a step of all members of a device  at least  programs"
     device_seconds = 0.0
     for number, (job, accounts) in enumerate(zip(jobs, target.compile_for(hardware, jobs), strict=True)):
         yield f"{number:4d}  {_line(job, accounts, hardware)}"
-        members = sweep.packs[number].members
-        draws = [prepared.draws[i] for i in members]
-        with_spectra = spectrum_epochs(job.configs, prepared.dataset(members[0]), draws)
-        device_seconds += _seconds(job, accounts, hardware.chip, len(with_spectra))
+        pack = sweep.packs[number]
+        draws = [prepared.draws[i] for i in pack.members]
+        recorded = recorded_epochs(job.configs[0], pack.ends)
+        with_spectra = spectrum_epochs(job.configs, prepared.dataset(pack.members[0]), draws, pack.ends)
+        device_seconds += _seconds(job, accounts, hardware.chip, len(recorded), len(with_spectra))
     yield (
         f"{len(sweep.configs)} members in {len(sweep.packs)} packs on {hardware.name}: at least "
         f"{device_seconds / 3600:.2g} device hours, by the roofline of the data sheet: a lower bound, not a promise; "
@@ -58,7 +61,7 @@ def _job(prepared: Prepared, sweep: Sweep, pack: Pack, hardware: Target) -> targ
         shapes,
         sweep.lowering(pack, hardware.platform) or usual,
         1 if sweep.apart else min(hardware.num_devices, len(configs)),
-        program_names(prepared, pack.members),
+        program_names(prepared, pack),
     )
 
 
@@ -81,11 +84,11 @@ def _line(job: target.Job, accounts: dict[str, target.Account], hardware: Target
     )
 
 
-def _seconds(job: target.Job, accounts: dict[str, target.Account], chip: Chip, spectra: int) -> float:
+def _seconds(job: target.Job, accounts: dict[str, target.Account], chip: Chip, recorded: int, spectra: int) -> float:
     """Device seconds of a pack: training, evaluation at each record, spectra and what is measured around them."""
     config = packing.widest(job.configs)
     exact = config.replace(dtype=config.param_dtype, matmul_precision="float32")
-    times = {"training": max(c.steps for c in job.configs), "evaluation": len(recorded_epochs(config))}
+    times = {"training": max(c.steps for c in job.configs), "evaluation": recorded}
     times |= {"spectra": spectra, "outputs": spectra * (1 + config.spectrum.updates)}
     return job.num_devices * sum(
         times[name] * account.seconds(chip, exact if name in ("spectra", "outputs") else config)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
 from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.hardware import Target
 from spectral_dd.planning.plan import plan_sweep
 from spectral_dd.planning.prepare import Prepared
 from spectral_dd.provenance import provenance
@@ -21,6 +22,7 @@ def sweep_for(
     *,
     timed: bool = False,
     extend: bool = False,
+    target: Target | None = None,
 ) -> tuple[Sweep, Sweep | None]:
     """The sweep that DIR shall hold: the one that is there, one that extends it, or a new one. Writes nothing.
 
@@ -28,7 +30,7 @@ def sweep_for(
       workdir: DIR.
       prepared: the members.
       cost: of a step.
-      min_packs, timed: of new members, as in `plan.plan_sweep`.
+      min_packs, timed, target: of new members, as in `plan.plan_sweep`.
       extend: whether a sweep that is there may get more members and epochs.
 
     Returns:
@@ -39,12 +41,14 @@ def sweep_for(
     """
     there = check_workdir(workdir, prepared.configs, extend=extend)
     if there is None:
-        return plan_sweep(prepared, cost, min_packs, timed=timed), None
+        return plan_sweep(prepared, cost, min_packs, timed=timed, target=target), None
     prepared.check_datasets(there)
     if set(there.configs) == set(prepared.configs):
         return there, there
     try:
-        return extended(there, prepared, lambda new: plan_sweep(new, cost, min_packs, timed=timed)), there
+        return extended(
+            there, prepared, lambda new: plan_sweep(new, cost, min_packs, timed=timed, target=target)
+        ), there
     except InputError as error:
         raise InputError(f"--workdir={workdir}: {error}") from error
 

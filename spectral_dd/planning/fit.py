@@ -16,10 +16,10 @@ from spectral_dd.sweeps import Lowering, Pack
 from spectral_dd.training import EVALUATION_BATCH
 
 
-def program_names(prepared: Prepared, members: Sequence[int]) -> tuple[str, ...]:
-    """The programs of `programs.Programs` that members of a pack need."""
-    configs, draws = [prepared.configs[i] for i in members], [prepared.draws[i] for i in members]
-    if not spectrum_epochs(configs, prepared.dataset(members[0]), draws):
+def program_names(prepared: Prepared, pack: Pack) -> tuple[str, ...]:
+    """The programs of `programs.Programs` that a pack needs."""
+    configs, draws = [prepared.configs[i] for i in pack.members], [prepared.draws[i] for i in pack.members]
+    if not spectrum_epochs(configs, prepared.dataset(pack.members[0]), draws, pack.ends):
         return "training", "evaluation"
     measured = ("outputs",) if configs[0].spectrum.measures else ()
     return "training", "evaluation", "spectra", *measured
@@ -56,6 +56,6 @@ def fitting(prepared: Prepared, pack: Pack, on: Sequence[jax.Device], cost: Cost
         return pack.lowering
     shapes = host_arrays(configs, dataset, draws)[0].shapes()
     programs = Programs(configs, dataset.num_classes, shapes, on, lowering=pack.lowering, memory_limit=limit)
-    compiled = {name: programs[name] for name in program_names(prepared, pack.members)}
+    compiled = {name: programs[name] for name in program_names(prepared, pack)}
     fits = compiled["training"].at_once
     return pack.lowering if fits == at_once else dataclasses.replace(pack.lowering, at_once=fits)
