@@ -15,7 +15,7 @@ endif
 # Named by the version: another Python makes another environment.
 READY := $(VENV)/ready-$(lastword $(shell $(PYTHON) --version))
 
-.PHONY: demo test torture lint format bench results clean setup
+.PHONY: demo test torture lint format bench bench-target results clean setup
 
 demo: $(READY)
 	$(BIN)/python experiments/train_sweep.py --workdir=runs/demo --preset=digits
@@ -46,6 +46,11 @@ bench: $(READY) .venv-torch/ready
 	$(or $(TORCH_BASE),$(shell command -v python3.11),$(PYTHON)) -m venv --clear .venv-torch
 	.venv-torch/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 numpy absl-py matplotlib scikit-learn
 	touch $@
+
+# Of the packages for GPUs the compiler alone, without NVIDIA's libraries.
+bench-target: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt "jax[cuda13-local,tpu]"
+	$(BIN)/python benchmarks/target.py
 
 results: $(READY)
 	$(BIN)/python experiments/results.py

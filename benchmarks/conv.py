@@ -17,8 +17,8 @@ from side_by_side import BATCH, REPEATS, SECONDS, Setting, against_best, print_h
 from spectral_dd import devices
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
-from spectral_dd.family import lowerings
 from spectral_dd.kernels.convolution import CONVOLUTIONS
+from spectral_dd.programs import lowerings
 
 SIZE = flags.DEFINE_list("size", ["8", "32"], "heights and widths of the images")
 WIDTH = flags.DEFINE_list("width", ["2", "8"], "widths")
@@ -35,7 +35,7 @@ class Trained:
 
     def __init__(self, config: Config, dataset: Dataset, convolution: str):
         members = [config.replace(seed=i) for i in range(jax.local_device_count())]
-        lowering = dataclasses.replace(usual(), convolution=convolution)
+        lowering = dataclasses.replace(usual(config), convolution=convolution)
         self.family = family_of(members, dataset, lowering=lowering)
         self.state = self.family.train(self.family.initial_state(), 0, 1)
         self.epochs = 1
@@ -48,14 +48,14 @@ class Trained:
         return (time.perf_counter() - start) / self.epochs
 
 
-def usual():
+def usual(config: Config):
     """How this project would train here."""
-    return lowerings(jax.local_devices()[0].platform)[0]
+    return lowerings(jax.local_devices()[0].platform, config)[0]
 
 
 def main(argv) -> None:
     devices.set_up()
-    here, used = jax.local_devices(), usual().convolution
+    here, used = jax.local_devices(), usual(Config()).convolution
     number = f"{len(here)} device{'s' * (len(here) > 1)}"
     print_section("Convolutions", METHOD.format(batch=BATCH, devices=number, kind=here[0].device_kind, used=used))
     print_heading(["size", "width"], [*CONVOLUTIONS, "against the best other"])

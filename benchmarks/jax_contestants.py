@@ -13,9 +13,10 @@ from side_by_side import BATCH, EXAMPLES, HALF_WIDTH, PLANNED_STEPS, POINTS, SID
 
 from spectral_dd import data, devices
 from spectral_dd.config import Config
-from spectral_dd.family import Family, lowerings
+from spectral_dd.family import Family
 from spectral_dd.planning import packing
 from spectral_dd.planning.cost import Cost
+from spectral_dd.programs import lowerings
 
 
 class CNN5(nn.Module):
@@ -169,8 +170,7 @@ class Ours:
         devices.set_up()
         configs, dataset = members(setting, dtype=dtype)
         here, cost = jax.local_devices(), Cost(configs, {"random": dataset})
-        usual = lowerings(here[0].platform)[0]
-        plan = packing.plan(configs, cost, lambda widest: usual, len(here))
+        plan = packing.plan(configs, cost, lambda widest: lowerings(here[0].platform, widest)[0], len(here))
         groups = [[device] for device in here] if plan.apart else [here]
         # What follows each other on a group of devices.
         self.streams: list[list[list[Any]]] = []

@@ -22,11 +22,11 @@ from side_by_side import CORES, REPEATS, SECONDS, print_heading, print_row, prin
 import spectral_dd as sdd
 from spectral_dd import data, devices
 from spectral_dd.config import Config
-from spectral_dd.family import lowerings
 from spectral_dd.planning import packing
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.prepare import prepare
 from spectral_dd.presets import PRESETS
+from spectral_dd.programs import lowerings
 
 # Log grids of widths, of one seed and of several.
 GRIDS = {
@@ -61,12 +61,12 @@ def members(dataset: data.Dataset, widths: Sequence[int], seeds: int) -> list[Co
 
 def plans(dataset: data.Dataset) -> None:
     print_heading(["widths", "seeds"], ["members", "packs", "apart", "padding"])
-    usual = lowerings(jax.local_devices()[0].platform)[0]
+    platform = jax.local_devices()[0].platform
     for name, widths in GRIDS.items():
         for seeds in SEEDS:
             configs = members(dataset, widths, seeds)
             cost = Cost(configs, {"digits": dataset})
-            plan = packing.plan(configs, cost, lambda widest: usual, jax.local_device_count())
+            plan = packing.plan(configs, cost, lambda widest: lowerings(platform, widest)[0], jax.local_device_count())
             padded = alone = 0.0
             for pack in plan.packs:
                 own = [configs[i] for i in pack.members]

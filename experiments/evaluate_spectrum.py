@@ -21,7 +21,8 @@ from spectral_dd import cli
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
 
-SETTINGS = ["measure", *(name for name in FIELDS if name.startswith("spectrum_") and name != "spectrum_budget")]
+SCHEDULE = ("spectrum_from_epoch", "spectrum_budget")  # all records are evaluated
+SETTINGS = ["measure", *(name for name in FIELDS if name.startswith("spectrum_") and name not in SCHEDULE)]
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}

@@ -1,8 +1,7 @@
 """Does the spectrum of the training set indicate when the second descent of the test error starts? Over a sweep.
 
-Prints, in words and with intervals over seeds: how long before or after the peak of the test error each measure of the
-training set has its own, the same for baselines and for shifted and exchanged curves, what an online detector would
-have said, and how well measures around single examples tell relabelled ones from the others. Seconds.
+Prints the answer first, in one sentence: yes, no, or that this sweep could not have told, with the command that would
+do; then a table of the measures of the training set, what yes and no mean, and details. Seconds.
 
     python experiments/train_sweep.py --workdir=runs/seeds --width=8,32 --seed=0,1,2,3,4 --label_noise=0,0.15
     python experiments/indicate.py --workdir=runs/seeds
@@ -37,13 +36,20 @@ def main() -> None:
     highest, first = min(ds["spectrum_points"].values) // 2, FLAGS.first_bin
     if first is not None and not 1 <= first <= highest:
         raise InputError(f"--first_bin={first}: must be from 1 to {highest}, half of --spectrum_points")
+    verdict = sdd.verdict(ds, first)
+    print(_filled(words.answer(verdict, ds.attrs["command"])), words.aligned(words.verdict_cells(verdict)), sep="\n\n")
+    print(f"\n{_filled(words.MEANING)}\n\nDetails:")
     error = frequency.energy_error(ds["energy"].sel(split="train")).values
-    print(
+    spectra = (
         f"Standard error of the mean energy: at most {np.nanmax(error):.1%} at a recorded epoch of a member, "
         f"{np.nanmedian(error):.1%} in the median."
     )
-    for sentence in words.verdict(ds, first) + words.memorisation_in_words(ds, first):
-        print(textwrap.fill(sentence, width=110, subsequent_indent="    "))
+    for sentence in [*words.verdict_details(verdict, ds), spectra, *words.memorisation_in_words(ds, first)]:
+        print(_filled(sentence))
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, width=110, subsequent_indent="    ", break_on_hyphens=False)
 
 
 if __name__ == "__main__":

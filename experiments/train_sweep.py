@@ -9,12 +9,15 @@ A comma list makes a flag an axis, and axes multiply: --width=1,2,4 --seed=0,1 t
 it stopped. --dry_run says what would be done.
 """
 
+import itertools
 import sys
 
 from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli, presets
+from spectral_dd.errors import InputError
+from spectral_dd.planning.hardware import CHIPS, parse_target
 
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
@@ -31,6 +34,11 @@ flags.DEFINE_bool(
     "extend", False, "add members, or epochs, to the sweep that is there; what is trained is kept as it is", **own
 )
 flags.DEFINE_bool("dry_run", False, "check everything, print packs, size and work, and stop", **own)
+flags.DEFINE_string(
+    "target", None,
+    f"with --dry_run: compile for hardware that is not here: {', '.join(CHIPS)}; h100:8 for eight, v5e:2x2 for a slice",
+    **own,
+)  # fmt: skip
 flags.DEFINE_string("data_dir", None, "where TFDS data sets are prepared", **own)
 cli.define_task(FLAGS)
 flags.DEFINE_integer(
@@ -47,16 +55,26 @@ def main() -> None:
     chosen = {"preset": FLAGS.preset, "members": FLAGS.members, **cli.given(FLAGS)}
     configs = sdd.sweep(**chosen)
     sources = cli.sources(**chosen)
+    if FLAGS.target and not FLAGS.dry_run:
+        raise InputError(f"--target={FLAGS.target}: compiles and plans only; give --dry_run too")
     if FLAGS.dry_run:
+        target = parse_target(FLAGS.target) if FLAGS.target else None
         # Here, so that what is wrong with a flag is answered before JAX is imported.
         from spectral_dd import devices, progress
-        from spectral_dd.planning.dry_run import describe
+        from spectral_dd.planning import dry_run, elsewhere
         from spectral_dd.planning.prepare import prepare
 
+        if target:
+            devices.plan_only()
         devices.set_up()
         with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
-            plan = describe(FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs, extend=FLAGS.extend)
-        print(*sources, plan, sep="\n")
+            prepared = prepare(configs, FLAGS.data_dir)
+            if target:
+                lines = elsewhere.describe(FLAGS.workdir, prepared, FLAGS.min_packs, target)
+            else:
+                lines = iter([dry_run.describe(FLAGS.workdir, prepared, FLAGS.min_packs, extend=FLAGS.extend)])
+            for line in itertools.chain(sources, lines):
+                print(line, flush=True)
         return
     sdd.train(
         FLAGS.workdir,

@@ -4,15 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spectral_dd.analysis.verdict import verdict
     from spectral_dd.config import Config
     from spectral_dd.data import Dataset, load_dataset
     from spectral_dd.errors import CheckpointError, InputError, LockedError
     from spectral_dd.evaluate import evaluate_spectra
+    from spectral_dd.members import sweep
     from spectral_dd.monitor import status
     from spectral_dd.own_measures import measure
     from spectral_dd.results import load_member, load_results
     from spectral_dd.run import train
-    from spectral_dd.sweeps import sweep
 
 __all__ = [
     "CheckpointError",
@@ -28,6 +29,7 @@ __all__ = [
     "status",
     "sweep",
     "train",
+    "verdict",
 ]
 
 # Where each is. They are imported when they are first used: JAX and Orbax take seconds, and a script should answer
@@ -44,8 +46,9 @@ _ROOMS = {
     "load_results": "results",
     "status": "monitor",
     "measure": "own_measures",
-    "sweep": "sweeps",
+    "sweep": "members",
     "train": "run",
+    "verdict": "analysis.verdict",
 }
 
 

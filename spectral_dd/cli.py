@@ -16,8 +16,8 @@ from absl import flags, logging
 
 from spectral_dd.config import FIELDS, check_value
 from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
+from spectral_dd.members import given_values, table_rows
 from spectral_dd.presets import DEFAULT, PRESETS, preset_axes
-from spectral_dd.sweeps import given_values, table_rows
 
 # 0-4 is 0,1,2,3,4.
 _RANGE = re.compile(r"(\d+)-(\d+)")
@@ -108,7 +108,7 @@ def as_arguments(flag_values: flags.FlagValues, names: Iterable[str]) -> list[st
 
 
 def sources(preset: str | None, *, members: Any, **axes: Any) -> list[str]:
-    """Where each value of a sweep comes from, a line a source; arguments as of `sweeps.sweep`, which accepts them."""
+    """Where each value of a sweep comes from, a line a source; arguments as of `members.sweep`, which accepts them."""
     given = given_values(table_rows(members), axes)
     name, preset_values = preset_axes(preset, given)
     defaults = {name: field.default for name, field in FIELDS.items() if name not in given.keys() | preset_values}

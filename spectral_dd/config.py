@@ -61,6 +61,9 @@ class SpectrumConfig:
         min=0,
     )
     updates: int = _static(8, "updates by one batch each whose variance is measured", min=2)
+    from_epoch: int = _static(
+        0, "first epoch with spectra and measures; the last one always has them", unit="epochs", min=0
+    )
     budget: float = _static(
         1.0,
         "largest share of the work that spectra and measures may take; to keep to it, some recorded epochs have none",
@@ -102,6 +105,12 @@ class Config:
         "float32",
         "type of the computation; with bfloat16, parameters, BatchNorm statistics and spectra are float32",
         choices=("float32", "bfloat16", "float64"),
+    )
+    matmul_precision: str = _static(
+        "float32",
+        "of products of float32 numbers in training and evaluation: float32; tensorfloat32: on a GPU TF32, on a TPU "
+        "sums of three products of bfloat16; bfloat16: on a TPU bfloat16, on a GPU TF32; a CPU has float32 only",
+        choices=("float32", "tensorfloat32", "bfloat16"),
     )
     initializer: str = _static(
         "uniform",

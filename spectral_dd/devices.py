@@ -66,6 +66,13 @@ def _keep_compiled(directory: pathlib.Path) -> None:
         print(f"compiled programs cannot be kept ({reason}); $XDG_CACHE_HOME names another place", file=sys.stderr)
 
 
+def plan_only() -> None:
+    """For a process that plans for hardware that is not here: JAX looks for none. Comes before `set_up`."""
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    jax.config.update("jax_platforms", "cpu")
+
+
 def _ask_for_cpu_devices(count: int) -> bool:
     """Sets the number of devices, if the user has not. Returns False if JAX uses devices already."""
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")

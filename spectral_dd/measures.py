@@ -1,53 +1,89 @@
-"""Other measures of one function, per example: sensitivity, linear regions, margin, variance of an update.
+"""Other measures of one function, per example: sensitivity, curvature, linear regions, margin, variance of an update.
 
-Knows one function and imports jax (and the jax-only helpers of `spectrum`) alone. What belongs to the spectrum itself
-is in `spectrum.py`. Distances are L2 distances in input space; outputs are in the units of `f`, e.g. logits.
+Knows one function and imports jax (and the jax-only helpers of `spectrum` and `units`) alone. What belongs to the
+spectrum itself is in `spectrum.py`. Distances are L2 distances in input space; outputs are in the units of `f`, e.g.
+logits.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from spectral_dd.spectrum import by_segment, in_chunks, mean_over_directions, offsets, points_on_segments
-
-# Each input independently of the others: a network in evaluation mode.
-Function = Callable[[Float[Array, "batch *shape"]], Float[Array, "batch class"]]
-
-# Relative change of a derivative that is no more than rounding.
-_SAME_REGION = 1e-4
+from spectral_dd.spectrum import in_chunks, mean_over_directions, offsets, points_on_segments, windows
+from spectral_dd.units import Function, active, choices
 
 
-def jacobian_norm(f: Function, x: Float[Array, "example *shape"], *, max_batch: int = 256) -> Float[Array, " example"]:
-    """Frobenius norm of the Jacobian of the outputs with respect to the input of each example, exact.
+def output_products(
+    f: Function, x: Float[Array, "example *shape"], *, max_batch: int = 256
+) -> tuple[Float[Array, "example class"], Float[Array, "example class class"]]:
+    """The outputs at each example, and products of their derivatives by the input, exact.
+
+        G[c, d] = sum_i (d f_c / d x_i) (d f_d / d x_i)
+
+    Args:
+      f: maps a batch of inputs to outputs, each input independently of the others.
+      x: examples.
+      max_batch: bounds the memory: `f` runs forwards and backwards on so many inputs at most, but on no fewer than
+        there are classes.
+
+    Returns:
+      the outputs and G, from which `jacobian_norm` and `loss_curvature` follow.
+    """
+    num_classes = jax.eval_shape(f, x).shape[1]
+
+    def products(x):
+        outputs, pullback = jax.vjp(f, x)
+        # No output depends on another input: one cotangent for the whole batch gives row c of every Jacobian.
+        one_hot = jnp.eye(num_classes, dtype=outputs.dtype)[:, None]
+        (rows,) = jax.vmap(pullback)(jnp.broadcast_to(one_hot, (num_classes, *outputs.shape)))
+        rows = rows.reshape(num_classes, len(x), -1)
+        return outputs, jnp.einsum("cni,dni->ncd", rows, rows)
+
+    return in_chunks(products, x, max(1, max_batch // num_classes))
+
+
+def jacobian_norm(products: Float[Array, "example class class"]) -> Float[Array, " example"]:
+    """Frobenius norm of the Jacobian of the outputs with respect to the input of each example.
 
         sqrt(sum_{c,i} (d f_c / d x_i)^2)
 
     A sensitivity measure of Novak et al., arXiv 1802.08760 (there of the softmax).
 
     Args:
-      f: maps a batch of inputs to outputs, each input independently of the others.
-      x: examples.
-      max_batch: bounds the memory: `f` runs forwards and backwards on so many inputs at most.
+      products: G of `output_products`.
 
     Returns:
       the norm, in outputs per unit of L2 distance.
     """
+    return jnp.sqrt(jnp.trace(products, axis1=1, axis2=2))
 
-    def squared_norm(x):
-        outputs, pullback = jax.vjp(f, x)
 
-        # No output depends on another input: one cotangent for the whole batch gives row c of every Jacobian.
-        def squared_row(one_hot):
-            (row,) = pullback(jnp.broadcast_to(one_hot, outputs.shape))
-            return jnp.sum(row**2, axis=tuple(range(1, row.ndim)))
+def loss_curvature(
+    logits: Float[Array, "example class"], products: Float[Array, "example class class"]
+) -> Float[Array, " example"]:
+    """Frobenius norm of the Hessian H of the cross-entropy with respect to the input of each example.
 
-        # One class after another, so that no more than max_batch inputs go backwards at once.
-        return jnp.sum(lax.map(squared_row, jnp.eye(outputs.shape[1], dtype=outputs.dtype)), axis=0)
+        sqrt(tr(H^2)) = sqrt(tr(S G S G)),    S = diag(p) - p p^T,    p = softmax(f)
 
-    return jnp.sqrt(in_chunks(squared_norm, x, max_batch))
+    tr(H^2) is the curvature by which Garg, Ravikumar, Roy (arXiv 2307.05831) find memorised examples; they estimate it
+    by differences of gradients in random directions. Here it is exact where the logits are linear around the example,
+    as those of a ReLU network are. Of another network it is the Gauss-Newton part of H. It depends on no label.
+
+    Args:
+      logits: at each example.
+      products: G of `output_products`.
+
+    Returns:
+      the norm, in nats per squared unit of L2 distance.
+    """
+    p = jax.nn.softmax(logits)
+    # S by its entries beside the diagonal, because 1 - p of a confident network is 0 in float32.
+    others = -p[:, :, None] * p[:, None, :] * (1 - jnp.eye(p.shape[1], dtype=p.dtype))[None]
+    diagonal = -jnp.sum(others, axis=2)
+    h = others @ products + diagonal[:, :, None] * products  # S G
+    return jnp.sqrt(jnp.maximum(jnp.einsum("ncd,ndc->n", h, h), 0))
 
 
 def linear_regions(
@@ -61,16 +97,11 @@ def linear_regions(
 ) -> Float[Array, " example"]:
     """Number of linear regions of a piecewise linear `f` that the segment {x + t v: -h <= t < h} crosses.
 
-        s_n = J(x + t_n v) v,    t_n = `spectrum.offsets(N, h)`
-        1 + #{n: |s_{n+1} - s_n| > 1e-4 max(|s_n|, |s_{n+1}|)},    L2 norms over classes
-
-    The derivative along the segment is exact and constant inside of a region, so 1e-4 only has to exceed rounding.
-    Where it is zero on both sides nothing is counted; where it is zero on one side the change is.
-
-    A lower bound: kinks between the same two points count once, so the number is at most N, and a kink that leaves the
-    derivative along v as it was is not seen. (A point that lies exactly on a kink is the exception: it can have a
-    derivative of its own there, and be counted as a region.) Transitions along a trajectory: Novak et al.,
-    arXiv 1802.08760.
+    1 + the number of its kinks: of changes between neighbouring points t_n = `spectrum.offsets(N, h)` in what a unit
+    chooses (`units.choices`), of units that the outputs depend on at one of the two. However many units change between
+    the same two points, each counts. What is missed is a unit that changes and changes back between them, so it is a
+    lower bound that the points hardly limit. (A smooth function has no units, and 1 region.) Transitions of activation
+    patterns along a trajectory: Novak et al., arXiv 1802.08760.
 
     Args:
       f: maps a batch of inputs to outputs, each input independently of the others.
@@ -81,21 +112,118 @@ def linear_regions(
       max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
 
     Returns:
-      the mean over directions; NaN where a derivative is not finite.
+      the mean over directions; NaN where an output is not finite.
     """
     t = offsets(num_points, half_width)
 
     def regions(x, v):
         points = points_on_segments(x, v, t)
-        tangents = jnp.broadcast_to(v[:, None], points.shape)
-        slopes = by_segment(lambda points, v: jax.jvp(f, (points,), (v,))[1], points, tangents)
-        size = jnp.linalg.norm(slopes, axis=-1)
-        change = jnp.linalg.norm(slopes[:, 1:] - slopes[:, :-1], axis=-1)
-        count = 1 + jnp.sum(change > _SAME_REGION * jnp.maximum(size[:, 1:], size[:, :-1]), axis=1)
+        outputs, found = choices(f, points.reshape(-1, *x.shape[1:]))
+        kinks = jnp.zeros(len(x), jnp.int32)
+        for units in found:
+            choice, live = (a.reshape(*points.shape[:2], -1) for a in units)
+            changed = (choice[:, 1:] != choice[:, :-1]) & (live[:, 1:] | live[:, :-1])
+            kinks += jnp.sum(changed, axis=(1, 2), dtype=jnp.int32)
         # A comparison with NaN is false: a diverged network would pass for a linear one.
-        return jnp.where(jnp.isfinite(size).all(axis=1), count, jnp.nan)
+        return jnp.where(jnp.isfinite(outputs).reshape(len(x), -1).all(axis=1), 1 + kinks, jnp.nan)
 
     return mean_over_directions(regions, x, v, max_batch // num_points)
+
+
+def orthonormal_directions(key: Key[Array, ""], num: int, size: int, dtype: Any) -> Float[Array, "direction input"]:
+    """Random orthonormal vectors: `num` of them, or as many as there are inputs if these are fewer."""
+    return jnp.linalg.qr(jax.random.normal(key, (size * min(num, size),), dtype).reshape(size, -1))[0].T
+
+
+def local_complexity(
+    f: Function,
+    x: Float[Array, "example *shape"],
+    u: Float[Array, "direction input"],
+    *,
+    radius: float,
+    max_batch: int = 256,
+) -> Float[Array, " example"]:
+    """Number of ReLUs of `f` whose boundary meets the neighbourhood of each example, the hull of x +- r u_p.
+
+    A boundary meets it if the ReLU is active at some of these points and inactive at others: exact for the first layer,
+    and an approximation behind it. Local complexity of Humayun, Balestriero, Baraniuk, arXiv 2402.15555 (in their code
+    40 points and r = 0.005).
+
+    Args:
+      f: maps a batch of inputs to outputs, each input independently of the others.
+      x: examples.
+      u: orthonormal directions, the same for all examples.
+      radius: r, an L2 distance.
+      max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than there are points.
+
+    Returns:
+      the number; NaN where an output is not finite.
+    """
+    steps = (radius * jnp.concatenate([u, -u])).reshape(-1, *x.shape[1:])
+
+    def crossed(x):
+        outputs, found = active(f, (x[:, None] + steps[None]).reshape(-1, *x.shape[1:]))
+        number = jnp.zeros(len(x), jnp.int32)
+        for pattern in found:
+            pattern = pattern.reshape(len(x), len(steps), -1)
+            number += jnp.sum(pattern.any(axis=1) & ~pattern.all(axis=1), axis=1, dtype=jnp.int32)
+        return jnp.where(jnp.isfinite(outputs).reshape(len(x), -1).all(axis=1), number, jnp.nan)
+
+    return in_chunks(crossed, x, max(1, max_batch // len(steps)))
+
+
+def plane_points(corners: Float[Array, "plane 3 *shape"], num: int) -> Float[Array, "plane point *shape"]:
+    """Points of a grid on the plane through three inputs, as in the public code of Somepalli et al., arXiv 2203.08124.
+
+    The grid has num x num points over the rectangle that the three span, one side along the line through the first two,
+    and a tenth of its size more on each side.
+    """
+
+    def points(x):
+        a, b = x[1] - x[0], x[2] - x[0]
+        length = jnp.linalg.norm(a)
+        along = jnp.dot(a, b) / length
+        height = b - along * a / length
+        first = jnp.stack([jnp.zeros_like(length), length, along])
+        start, end = first.min(), first.max()
+        steps = jnp.linspace(-0.1, 1.1, num, dtype=x.dtype)
+        rows = x[:1] + jnp.outer(start + (end - start) * steps, a / length)
+        return (rows[:, None] + jnp.outer(steps, height)[None]).reshape(num * num, -1)
+
+    flat = corners.reshape(*corners.shape[:2], -1)
+    return jax.vmap(points)(flat).reshape(len(corners), num * num, *corners.shape[2:])
+
+
+def nearby_points(
+    x: Float[Array, "example *shape"], v: Float[Array, "example *shape"], *, num_points: int, half_width: float
+) -> Float[Array, "example 2 point *shape"]:
+    """The points of each segment, and the same shifted by a hundredth of their distance, for `rounding_energy`."""
+    t = offsets(num_points, half_width)
+    shifted = t + 0.01 * (t[1] - t[0])
+    return points_on_segments(x, v, jnp.concatenate([t, shifted])).reshape(len(x), 2, num_points, *x.shape[1:])
+
+
+def rounding_energy(outputs: Float[Array, "example 2 point class"], window: str) -> Float[Array, " example"]:
+    """How much of the energy of a bin of the residual spectrum is rounding, on average over the upper half of the bins.
+
+        mean_{k > N/4, c} |W_c[k]|^2 / 2,    W the windowed DFT of the difference between both rows of outputs
+
+    The function hardly differs between points that are so near (of the energy of bin k a share of (pi k / (50 N))^2 / 2
+    is left, below 5e-4), while the roundings on the way to the outputs do, as they do between neighbouring points of a
+    segment. Rounding is white noise: what it has in one bin, it has in every one.
+
+    Args:
+      outputs: at `nearby_points`.
+      window: as of the residual.
+
+    Returns:
+      the energy, in squared outputs.
+    """
+    num_points = outputs.shape[2]
+    tapers = jnp.asarray(windows(window, num_points), outputs.dtype)
+    difference = outputs[:, 1] - outputs[:, 0]
+    tapered = jnp.fft.rfft(tapers[None, :, :, None] * difference[:, None], axis=2)
+    return jnp.mean(jnp.abs(tapered[:, :, num_points // 4 + 1 :]) ** 2, axis=(1, 2, 3)) / 2
 
 
 def optimization_variance(logits: Float[Array, "update *example class"]) -> Float[Array, " *example"]:
@@ -122,3 +250,12 @@ def margin(logits: Float[Array, "example class"], labels: Int[Array, " example"]
     is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     others = jnp.where(is_label, -jnp.inf, logits)
     return jnp.where(is_label, logits, -jnp.inf).max(axis=-1) - others.max(axis=-1)
+
+
+def distance(parameters: Any, others: Any) -> Float[Array, " member"]:
+    """L2 distance between all parameters of a network and others, as a rule its initial ones; leaves `(member, ...)`.
+
+    Distance from initialisation: e.g. Nagarajan and Kolter, arXiv 1901.01672.
+    """
+    squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2, axis=tuple(range(1, a.ndim))), parameters, others)
+    return jnp.sqrt(sum(jax.tree.leaves(squares)))

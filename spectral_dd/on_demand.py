@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from spectral_dd import stored
+from spectral_dd import probe, stored
 from spectral_dd.errors import InputError
 from spectral_dd.files import Place
 from spectral_dd.records import Variable
@@ -47,6 +47,7 @@ class _Recorded:
         self, name: str, about: Variable, ds: xr.Dataset, places: Sequence[Place], packs: Sequence[Pack]
     ) -> None:
         sizes = dict(ds.sizes) | {"example": int(ds["spectrum_examples"].max())}
+        sizes |= {"plane": probe.PLANES, "point": probe.PLANE_POINTS**2}
         self.dtype, self.shape = np.dtype(np.float32), tuple(sizes[dim] for dim in about.dims)
         self.ndim = len(self.shape)
         self._name, self._places, self._epochs = name, places, ds["epoch"].values

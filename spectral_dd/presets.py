@@ -70,8 +70,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "schedule_steps": 512,
         "batch_size": 100,
         "epochs": 400,
+        # Many small spectra: the verdict needs one at every recorded epoch from where the test error has fallen on.
+        "spectrum_from_epoch": 8,
+        "spectrum_examples": 100,
         "spectrum_points": 16,
-        "spectrum_measures": 32,
+        "spectrum_measures": 16,
+        "spectrum_updates": 4,
         "spectrum_budget": 0.18,
     },
     # Greydanus and Kobak (arXiv 2011.14439), the notebook on double descent.
@@ -86,6 +90,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "momentum": 0.9,
         "batch_size": 100,
         "epochs": 500,
+        "spectrum_from_epoch": 8,
+        "spectrum_examples": 256,
+        "spectrum_measures": 32,
         "spectrum_budget": 0.3,
     },
     "nakkiran_resnet18": _NAKKIRAN_RESNET18,

@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, Shaped
 from spectral_dd import data, measures, models, own_measures, spectrum
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
+from spectral_dd.data.streams import Stream, generator
 from spectral_dd.records import SPLITS
 from spectral_dd.segments import on_segments
 from spectral_dd.training import SPECTRUM, Images
@@ -30,6 +31,15 @@ class Probe(NamedTuple):
     labels: Int[Array, " probe"]  # trained on; true ones of the test set
     partners: Int[Array, "probe direction"]  # places in Images.train that directions point to; -1: none
 
+
+# Planes through three test examples, and points along a side of each.
+PLANES, PLANE_POINTS = 8, 12
+
+# The neighbourhood of an example whose local complexity is measured: orthogonal directions, and their length.
+HULL_DIRECTIONS, HULL_RADIUS = 4, 0.005
+
+# Examples of each split at whose segments the energy of rounding is measured. It hardly differs between examples.
+NOISE_EXAMPLES = 4
 
 # The seed of a member, and its probes of each split.
 Probed = tuple[Shaped[Array, ""], tuple[Probe, ...]]
@@ -78,10 +88,34 @@ def probes(
     return tuple(chosen), dict(zip(("index", "label", "true_label", "relabelled"), examples, strict=True))
 
 
+def planes(dataset: Dataset) -> Int[np.ndarray, "plane 3"]:
+    """Chooses test examples, three of different classes for each plane (of any, if there are fewer than three classes).
+
+    They depend on the data set alone: networks of different seeds are compared on the same planes.
+    """
+    order = generator(Stream.PLANES).permutation(len(dataset.test_labels))
+    classes = dataset.test_labels[order]
+    if len(np.unique(classes)) < 3:
+        classes = np.arange(len(order))
+    chosen = []
+    for plane in range(PLANES):
+        places, their_classes = np.roll(order, -3 * plane), np.roll(classes, -3 * plane)
+        _, first = np.unique(their_classes, return_index=True)
+        chosen.append(np.resize(places[np.sort(first)[:3]], 3))
+    return np.stack(chosen).astype(np.int32)
+
+
 def spectra(
-    model: nn.Module, config: Config, max_batch: int, probed: Probed, state: Any, images: Images, epoch: Int[Array, ""]
+    model: nn.Module,
+    config: Config,
+    max_batch: int,
+    probed: Probed,
+    state: Any,
+    images: Images,
+    epoch: Int[Array, ""],
+    planes: Int[Array, "plane 3"],
 ) -> dict[str, Array]:
-    """Spectra around the probes, and what else is measured along their segments or by derivatives.
+    """Spectra around the probes, and what else is measured along their segments, by derivatives, and on planes.
 
     The examples of all splits go through one program: compiling it is what a short sweep spends most on.
 
@@ -89,8 +123,9 @@ def spectra(
       max_batch: inputs that go through the network at a time.
 
     Returns:
-      The names of `spectrum.LineSpectra`, `jacobian_norm`, `linear_regions` and one's own: `(split, example, ...)`,
-      NaN where a split has fewer examples.
+      The names of `spectrum.LineSpectra`, of `_others`, and one's own: `(split, example, ...)`, NaN where a split has
+      fewer examples; and with `spectrum_measures`, `plane_label`: `(plane, point)`, the class of the largest output at
+      points of planes through three test examples, see `planes`; NaN where an output is not finite.
     """
     asked, sizes = config.spectrum, [len(probe.images) for probe in probed[1]]
     key, inputs = _inputs(config, probed, images, epoch)
@@ -108,21 +143,51 @@ def spectra(
     found = spectrum.sampled_spectra(sample, x, v, **segment, window=asked.window, max_batch=max_batch)
     results = _by_split(config, probed, found._asdict(), sizes)
     if asked.measures:
-        measured = [min(size, asked.measures) for size in sizes]
-        rows = np.concatenate([np.arange(n) + sum(sizes[:i]) for i, n in enumerate(measured)])
-        # The derivative along a segment is a forward one, which not every lowering has.
-        forwards = functools.partial(logits, model=models.with_fields(model, convolution="im2col"))
-        others = {
-            "jacobian_norm": measures.jacobian_norm(logits, x[rows], max_batch=max_batch),
-            "linear_regions": measures.linear_regions(forwards, x[rows], v[rows], **segment, max_batch=max_batch),
-        }
-        if config.measure:
-            own = own_measures.find(config.measure)
-            pairs, few = (x[rows], v[rows]), max(1, max_batch // asked.points)
-            values = spectrum.in_chunks(lambda pair: own(logits, *pair), pairs, few)
-            others[own.__name__] = values.astype(x.dtype)
-        results |= _by_split(config, probed, others, measured)
+        corners = data.to_unit(images.test[planes], x.dtype)
+        results |= _others(model, config, max_batch, probed, state, key, x, v, sizes, corners)
     return results
+
+
+def _others(model: Any, config, max_batch, probed, state, key, x, v, sizes, corners) -> dict[str, Array]:
+    """What is measured beside spectra, by derivatives, by what units choose, and at other points than those of the
+    segments."""
+    asked = config.spectrum
+    segment: dict[str, Any] = {"num_points": asked.points, "half_width": asked.half_width}
+    # What units choose is followed through the plainest program; others take longer to compile and are no faster.
+    im2col = models.with_fields(model, convolution="im2col")
+    f: Any = functools.partial(model.apply, state.variables, train=False)
+    plain: Any = functools.partial(im2col.apply, state.variables, train=False)
+
+    def first(number):
+        """The first examples of each split: how many, and their rows in x."""
+        kept = [min(size, number) for size in sizes]
+        return kept, np.concatenate([np.arange(n) + sum(sizes[:i]) for i, n in enumerate(kept)])
+
+    measured, rows = first(asked.measures)
+    logits, products = measures.output_products(f, x[rows], max_batch=max_batch)
+    u = measures.orthonormal_directions(jax.random.fold_in(key, len(SPLITS) + 1), HULL_DIRECTIONS, x[0].size, x.dtype)
+    found = {
+        "jacobian_norm": measures.jacobian_norm(products),
+        "loss_curvature": measures.loss_curvature(logits, products),
+        "linear_regions": measures.linear_regions(plain, x[rows], v[rows], **segment, max_batch=max_batch),
+        "local_complexity": measures.local_complexity(plain, x[rows], u, radius=HULL_RADIUS, max_batch=max_batch),
+    }
+    if config.measure:
+        own = own_measures.find(config.measure)
+        pairs, few = (x[rows], v[rows]), max(1, max_batch // asked.points)
+        values = spectrum.in_chunks(lambda pair: own(f, *pair), pairs, few)
+        found[own.__name__] = values.astype(x.dtype)
+    results = _by_split(config, probed, found, measured)
+    # One pass for all other points, because a program for each would take longer to compile than to run.
+    measured, rows = first(min(asked.measures, NOISE_EXAMPLES))
+    parts = [measures.plane_points(corners, PLANE_POINTS), measures.nearby_points(x[rows], v[rows, 0], **segment)]
+    flat = [points.reshape(-1, *x.shape[1:]) for points in parts]
+    on_planes, nearby = jnp.split(spectrum.in_chunks(f, jnp.concatenate(flat), max_batch), [len(flat[0])])
+    nearby = nearby.reshape(*parts[1].shape[:3], -1)
+    nearby = jax.nn.softmax(nearby) if asked.output == "softmax" else nearby
+    results |= _by_split(config, probed, {"noise_energy": measures.rounding_energy(nearby, asked.window)}, measured)
+    label = jnp.where(jnp.isfinite(on_planes).all(axis=1), jnp.argmax(on_planes, axis=1), jnp.nan)
+    return results | {"plane_label": label.reshape(len(corners), -1).astype(x.dtype)}
 
 
 def outputs(

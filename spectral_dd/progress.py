@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+import numpy as np
 import rich.console
 import rich.progress
 
@@ -245,6 +246,17 @@ class Progress:
         self._bars.update(pack.bar, advance=share, description=str(pack))
         if pack.epoch == pack.epochs:
             self._bars.update(pack.bar, visible=False)
+
+
+def errors_in_words(results: Mapping[str, np.ndarray]) -> str:
+    """The smallest and the largest error of the members that have not diverged: ', test error 7.8-13.8 %'."""
+    text = ""
+    for name, words in (("train_error", "training error"), ("test_error", "test error")):
+        finite = results[name][np.isfinite(results[name])]
+        if finite.size:
+            bounds = dict.fromkeys(f"{100 * bound:.1f}" for bound in (finite.min(), finite.max()))
+            text += f", {words} {'-'.join(bounds)} %"
+    return text
 
 
 class PackProgress:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import models, named_spectra, on_demand, own_measures, padding, stored, summary
-from spectral_dd.analysis import frequency, online
+from spectral_dd import models, named_spectra, on_demand, own_measures, padding, probe, stored, summary
+from spectral_dd.analysis import frequency, memorisation, online, planes
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.files import Place
@@ -47,10 +47,10 @@ def load_results(
         be lazy.
 
     Returns:
-      Dimensions `member, epoch, split, example, frequency`. Variables as in `records.VARIABLES`, those that are there;
-      along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the attributes `units`,
-      `long_name` and `description`. What is not recorded (yet) is NaN. The attribute `incomplete` says what was left
-      out, or is not evaluated yet, if anything; it is printed as well.
+      Dimensions `member, epoch, split, example, frequency`, and `plane, point`. Variables as in `records.VARIABLES`,
+      those that are there; along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the
+      attributes `units`, `long_name` and `description`. What is not recorded (yet) is NaN. The attribute `incomplete`
+      says what was left out, or is not evaluated yet, if anything; it is printed as well.
 
     Raises:
       InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
@@ -91,11 +91,7 @@ def load_results(
     # Of what is lazy, only what more follows from is read.
     read = [name for name in recorded if whole or averaged or name in _DERIVED_FROM]
     measured, coordinates = _measured(records, configs, epochs, {name: rows[name] for name in read})
-    values = [c.values() for c in configs]
-    coordinates |= {name: np.array([v[name] for v in values]) for name in FIELDS}
-    coordinates |= {name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]}
-    coordinates |= {"member": np.arange(len(configs)), "epoch": epochs}
-    coordinates |= {"sweep": np.full(len(configs), str(workdir)), "sweep_member": coordinates["member"]}
+    coordinates |= _of_members(sweep, configs) | {"epoch": epochs, "sweep": np.full(len(configs), str(workdir))}
     table = VARIABLES | COORDINATES | own
     ds = xr.Dataset(
         {name: (table[name].dims, array) for name, array in (variables | measured).items()},
@@ -106,10 +102,24 @@ def load_results(
         ds = ds.assign(_derived(ds, sweep.packs, configs))
     if not whole and not averaged and measured:
         names = [*recorded, *(name for name in summary.UNAVERAGED if name not in recorded)]
+        if "margin" not in recorded:  # there are no other measures than spectra
+            names.remove("plane_label")
         arrays = on_demand.arrays({name: rows[name] for name in names}, ds, evaluated_places or places, sweep.packs)
         ds = ds.drop_dims("example").assign(arrays)
         ds = ds.assign_coords(example=np.arange(ds.sizes["example"]))
     return _described(ds, own)
+
+
+def _of_members(sweep: Sweep, configs: Sequence[Config]) -> dict[str, np.ndarray]:
+    """Coordinates along `member`."""
+    values = [c.values() for c in configs]
+    numbers = np.arange(len(configs))
+    return {
+        **{name: np.array([v[name] for v in values]) for name in FIELDS},
+        **{name: np.array([dict(fact)[name] for fact in sweep.facts]) for name in sweep.facts[0]},
+        "member": numbers,
+        "sweep_member": numbers,
+    }
 
 
 def _bytes(sweep: Sweep, configs: list[Config], places: Iterable[Place]) -> int:
@@ -207,7 +217,8 @@ def _incomplete(missing: str, damaged: list[str] | None) -> dict[str, str]:
 def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.ndarray) -> np.ndarray:
     values = np.full((num_members, len(epochs)), np.nan)
     for record in records:
-        values[record.members, np.searchsorted(epochs, record.epoch)] = record.results[name]
+        if name in record.results:  # a sweep of an earlier version lacks some
+            values[record.members, np.searchsorted(epochs, record.epoch)] = record.results[name]
     return values
 
 
@@ -224,18 +235,22 @@ def _measured(
         "example": np.arange(max(record.results["energy"].shape[2] for record in records)),
         "frequency": np.unique(np.concatenate(bins)),
     }
+    if any("plane_label" in record.results for record in records):
+        coordinates |= {"plane": np.arange(probe.PLANES), "point": np.arange(probe.PLANE_POINTS**2)}
     sizes = {name: len(values) for name, values in coordinates.items()} | {"member": len(configs), "epoch": len(epochs)}
     variables: dict[str, np.ndarray] = {}
     for name in [name for name in table if any(name in record.results for record in records)]:
         dims = table[name].dims
         variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
         for record in (record for record in records if name in record.results):
-            values = record.results[name][:, None]  # (member, epoch, split, example, ...)
+            values = record.results[name][:, None]  # (member, epoch, split, example, ...) or (..., plane, point)
             where = {
                 "member": record.members,
                 "epoch": np.searchsorted(epochs, [record.epoch]),
                 "split": range(values.shape[2]),
                 "example": range(values.shape[3]),
+                "plane": range(probe.PLANES),
+                "point": range(probe.PLANE_POINTS**2),
                 "frequency": np.searchsorted(coordinates["frequency"], bins[record.members[0]]),
             }
             variables[name][np.ix_(*(where[dim] for dim in dims))] = values
@@ -260,9 +275,25 @@ def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> di
         "power": xr.concat(powers, "member").sortby("member"),
         "slope_share": share,
         "slope_dominated": share > frequency.SLOPE_DOMINATED,
+        **_of_measures(ds),
         "indicated_start": ("member", starts[:, 0]),
         "indicated_noticed": ("member", starts[:, 1]),
     }
+
+
+def _of_measures(ds: xr.Dataset) -> dict[str, xr.DataArray]:
+    """What follows from the measures beside the spectra, of those that are there."""
+    found: dict[str, xr.DataArray] = {}
+    if "noise_energy" in ds:
+        share = frequency.noise_share(ds["residual_energy"], ds["noise_energy"])
+        found |= {"noise_share": share, "noise_dominated": share > frequency.NOISE_DOMINATED}
+    if "margin" in ds:  # of the same examples at all epochs
+        same = ds["margin"].where(~ds["spectrum_resample"])
+        found["area_under_margin"] = memorisation.area_under_margin(same)
+    if "plane_label" in ds:
+        found["reproducibility"] = planes.reproducibility(ds)
+        found["plane_regions"] = planes.plane_regions(ds["plane_label"])
+    return found
 
 
 def _described(ds: xr.Dataset, own: dict[str, Variable]) -> xr.Dataset:

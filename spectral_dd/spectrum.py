@@ -85,6 +85,9 @@ class LineSpectra(NamedTuple):
     residual_energy: Float[Array, "example frequency"]  # |F|^2 of what a straight line leaves, windowed
     slope_energy: Float[Array, " example"]  # summed over all N bins: of the straight line without its mean
     curvature_energy: Float[Array, " example"]  # the same of the parabola in what the line leaves
+    # How often the class of the largest output changes from point to point: the fragmentation of arXiv 2203.08124 along
+    # a line, where it counts regions of a plane. NaN where an output is not finite.
+    label_changes: Float[Array, " example"]
 
 
 def windows(kind: str, num_points: int) -> np.ndarray:
@@ -165,12 +168,15 @@ def sampled_spectra(
         residual = outputs - jnp.einsum("np,spc->snc", polynomials[:, :2], coefficients[:, :2])
         tapered = jnp.fft.rfft(tapers[None, :, :, None] * residual[:, None], axis=2)
         _, line, parabola = jnp.moveaxis(num_points * jnp.mean(coefficients**2, axis=-1), 1, 0)
+        label = jnp.argmax(outputs, axis=-1)
+        changes = jnp.sum(label[:, 1:] != label[:, :-1], axis=1).astype(outputs.dtype)
         return LineSpectra(
             energy=jnp.mean(magnitude**2, axis=-1),
             amplitude=jnp.mean(magnitude, axis=-1),
             residual_energy=jnp.mean(jnp.abs(tapered) ** 2, axis=(1, 3)),
             slope_energy=line,
             curvature_energy=parabola,
+            label_changes=jnp.where(jnp.isfinite(outputs).all(axis=(1, 2)), changes, jnp.nan),
         )
 
     return mean_over_directions(spectra, x, v, max_batch // num_points)

@@ -22,8 +22,8 @@ from spectral_dd.sweeps import Sweep
 Results = Mapping[str, np.ndarray]
 # Of these the mean square is of interest, see `claim.training_measures`.
 ROOT_MEAN_SQUARE = ("jacobian_norm", "logit_norm")
-# These say which example it is.
-UNAVERAGED = ("relabelled", "index", "label", "true_label")
+# These say which example it is, or are of no example.
+UNAVERAGED = ("relabelled", "index", "label", "true_label", "plane_label")
 
 
 def averaged(results: Results) -> dict[str, np.ndarray]:

@@ -35,10 +35,10 @@ def check_run(workdir: str | os.PathLike) -> Iterator[Finding]:
     try:
         sweep = read_sweep(workdir)
     except InputError as error:
-        if not (workdir / "sweep.json").exists():
+        if not (workdir / "packs").exists():
             raise
-        fault = str(error).partition(": ")[2]
-        yield Finding("damaged", workdir / "sweep.json", fault, "")
+        kind = "damaged" if (workdir / "sweep.json").exists() else "missing"
+        yield Finding(kind, workdir / "sweep.json", str(error).partition(": ")[2], "")
         return
     command = f"python {sweep.provenance['command']}"
     places = [sweep.place(workdir, number) for number in range(len(sweep.packs))]

@@ -21,7 +21,7 @@ import pytest
 import spectral_dd as sdd
 from packs import record_pack
 from spectral_dd.data import load_dataset
-from spectral_dd.sweeps import expand
+from spectral_dd.members import expand
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

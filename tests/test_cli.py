@@ -63,7 +63,14 @@ def test_a_terminal_of_ascii_gets_what_it_can_show(tmp_path, monkeypatch):
 def test_the_verbs_of_spectral_dd_are_the_scripts(tmp_path, monkeypatch, capsys):
     def spectral_dd(*arguments):
         monkeypatch.setattr(sys, "argv", ["/bin/spectral-dd", *arguments])
-        return main(), *capsys.readouterr()
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        try:
+            status = main()
+        except SystemExit as end:  # of a script
+            status = end.code
+        finally:
+            signal.signal(signal.SIGINT, on_ctrl_c)
+        return status, *capsys.readouterr()
 
     assert spectral_dd("report", f"--workdir={tmp_path}")[::2] == (
         2, f"report.py: --workdir={tmp_path}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one\n"
@@ -116,7 +123,7 @@ def test_a_reader_of_the_output_may_stop_reading(tmp_path):
     process = start("train_sweep.py", f"--workdir={tmp_path}/new", "--width=1,2", "--dry_run")
     process.stdout.close()
     assert process.wait(timeout=300) == 128 + signal.SIGPIPE
-    assert process.stderr.read() == ""
+    assert all("planning: " in line for line in process.stderr)  # on a slow machine
 
 
 def test_tasks_that_start_at_the_same_time_share_a_new_directory(small, small_axes, tmp_path):
@@ -125,7 +132,7 @@ def test_tasks_that_start_at_the_same_time_share_a_new_directory(small, small_ax
     errors = [task.communicate(timeout=300)[1] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0, 0], errors
     assert len(read_sweep(tmp_path / "run").packs) == 2
-    assert errors[2] == "no pack is left for --task_index=2: the sweep has 2\n"
+    assert "no pack is left for --task_index=2: the sweep has 2\n" in errors[2]
     ours, theirs = sdd.load_results(tmp_path / "run"), sdd.load_results(small)
     assert not ours.test_error.isnull().any()
     # Other packs, other padding: sums are rounded otherwise, which later epochs amplify.

@@ -12,8 +12,8 @@ from helpers import family_of, initial_variables, members_of
 from spectral_dd import data, models, padding
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
-from spectral_dd.family import _memory_needed, deal
 from spectral_dd.models import VGG, ResNet, build_model
+from spectral_dd.programs import deal
 from spectral_dd.sweeps import Lowering
 
 BATCH = 8
@@ -149,6 +149,7 @@ def test_float64_of_the_deep_networks(digits, large_digits, x64, model):
     [
         ("cnn5", "adam", Lowering("im2col", None)),
         ("cnn5", "sgd", Lowering("lax", 2)),
+        ("cnn5", "sgd", Lowering("packed", None)),
         ("mlp", "sgd", Lowering("im2col", 1)),
     ],
 )
@@ -176,7 +177,7 @@ def test_a_state_with_more_than_a_hundred_arrays_comes_back_in_order(digits):
     family = family_of(mixed_pack(), digits)
     state = family.initial_state()
     many = state._replace(optimizer=[np.full(3, i) for i in range(120)])
-    family._abstract_state = lambda: many
+    family.programs.abstract_state = lambda: many
     tree = family.save_tree(many._replace(optimizer=family.to_devices(many.optimizer)))
     restored = family.to_host(family.load_tree(dict(reversed(tree.items()))))
     assert [int(leaf[0]) for leaf in restored.optimizer] == list(range(120))
@@ -234,9 +235,9 @@ def test_fewer_members_are_computed_at_once_where_memory_is_short(digits):
         return family, family.to_host(family.train(family.initial_state(), 0, 1))
 
     roomy, expected = trained(lowering=at_once)
-    needed = _memory_needed(roomy._train)
+    needed = roomy.programs["training"].memory
     tight, found = trained(lowering=at_once, memory_limit=needed - 1)
-    assert _memory_needed(tight._train) < needed
+    assert tight.programs["training"].memory < needed
     assert_trees_close(found.variables, expected.variables, 1e-5)
     with pytest.raises(InputError, match=r"--width=.* needs .* GiB of a device that has .*--batch_size"):
         trained(lowering=at_once, memory_limit=1000)

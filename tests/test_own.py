@@ -229,3 +229,5 @@ def test_the_file_of_a_network_is_found_again_unchanged_or_what_is_missing_is_sa
     with pytest.raises(InputError, match=r"nets\.py is inside of .*, from where no code is loaded; pass the class as"):
         load()
     assert sdd.load_member(run, 0, model=Plain)[0].width == 2
+    with pytest.raises(InputError, match=r"--model=__main__:Net: has no class Net; .*; pass the class as model="):
+        models.recall(["__main__:Net"], {}, run)

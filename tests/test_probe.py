@@ -14,9 +14,11 @@ from spectral_dd.models import build_model
 from test_family import BATCH, mixed_pack
 
 
-def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
+def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64, fast_jit):
     family = family_of(mixed_pack(dtype="float64", spectrum_points=8, spectrum_directions=2), digits)
-    state = family.train(family.initial_state(), 0, 3)
+    state = family.initial_state()
+    first = [variables["params"] for _, _, variables in members_of(family, state)]
+    state = family.train(state, 0, 3)
     metrics, spectra = family.evaluate(state), family.probe(state, 0)
     for i, (config, _, variables) in enumerate(members_of(family, state)):
         model = build_model(config, 10)
@@ -38,6 +40,12 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
             "test_error": (z_test.argmax(1) != digits.test_labels).mean(),
             "finite": True,
         }
+        expected["distance_from_initialisation"] = np.sqrt(
+            sum(
+                np.sum((a - b) ** 2)
+                for a, b in zip(*map(jax.tree.leaves, (variables["params"], first[i])), strict=True)
+            )
+        )
         assert metrics.keys() == expected.keys() == {*records.METRICS, "finite"}
         for name, value in expected.items():
             np.testing.assert_allclose(metrics[name][i], value, rtol=1e-9, err_msg=name)
@@ -52,23 +60,32 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
         relabels = (own.relabelled[:4], [True] * len(relabelled), [False] * 4)
         for s, x in enumerate(examples):
             if len(x) == 0:
-                assert all(np.isnan(values[i, s]).all() for values in spectra.values())
+                assert all(np.isnan(values[i, s]).all() for name, values in spectra.items() if name != "plane_label")
             if s != (1, 0, 2)[i]:  # a split of each member: every plain network compiles anew
                 continue
             x, n = jnp.asarray(x / 255), len(x)
             v = spectrum.random_directions(jax.random.fold_in(seed, s), 2, x)
 
-            def network(x, f=logits):
-                return f(255 * x)
+            @fast_jit
+            def alone(x, v, u, f=logits, segment=segment):
+                def network(x):
+                    return f(255 * x)
 
-            alone = jax.jit(
-                lambda x, v, f=network, s=segment: spectrum.line_spectra(f, x, v, window="hann", **s)._asdict()
-            )(x, v)
-            z, y, places = np.asarray(network(x)), labels[s], (own.index[:4], relabelled, None)[s]
-            alone |= {
-                "jacobian_norm": measures.jacobian_norm(network, x),
+                z, products = measures.output_products(network, x)
+                nearby = measures.nearby_points(x, v[:, 0], **segment)
+                nearby = network(nearby.reshape(-1, 8, 8, 1)).reshape(len(x), 2, 8, 10)
+                return z, spectrum.line_spectra(network, x, v, window="hann", **segment)._asdict() | {
+                    "jacobian_norm": measures.jacobian_norm(products),
+                    "loss_curvature": measures.loss_curvature(z, products),
+                    "linear_regions": measures.linear_regions(network, x, v, **segment),
+                    "local_complexity": measures.local_complexity(network, x, u, radius=0.005),
+                    "noise_energy": measures.rounding_energy(nearby, "hann"),
+                }
+
+            z, expected = alone(x, v, measures.orthonormal_directions(jax.random.fold_in(seed, 4), 4, 64, x.dtype))
+            z, y, places = np.asarray(z), labels[s], (own.index[:4], relabelled, None)[s]
+            expected |= {
                 "logit_norm": np.linalg.norm(z, axis=1),
-                "linear_regions": measures.linear_regions(network, x, v, **segment),
                 "loss": [loss(z[[i]], y[[i]]) for i in range(n)],
                 "margin": measures.margin(z, y),
                 "relabelled": relabels[s],
@@ -76,10 +93,14 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64):
                 "true_label": digits.test_labels[test_order] if s == 2 else digits.train_labels[places],
                 "index": digits.test_places[test_order] if s == 2 else digits.train_places[places],
             }
-            for name, theirs in alone.items():
+            for name, theirs in expected.items():
                 np.testing.assert_allclose(spectra[name][i, s, :n], theirs, rtol=1e-8, err_msg=name)
                 assert np.isnan(spectra[name][i, s, n:]).all()
-            assert alone.keys() | {"optimization_variance"} == spectra.keys() == records.MEASURED.keys()
+            of_all = {"optimization_variance", "plane_label"}  # tested below, and in another way
+            assert expected.keys() | of_all == spectra.keys() == records.MEASURED.keys()
+        points = measures.plane_points(jnp.asarray(digits.test_images[probe.planes(digits)] / 255), 12)
+        on_planes = logits(255 * points.reshape(-1, 8, 8, 1)).reshape(8, 144, 10)
+        np.testing.assert_array_equal(spectra["plane_label"][i], on_planes.argmax(axis=2))
 
 
 def test_optimization_variance_is_over_single_steps_of_the_plain_network(digits, x64):

@@ -3,6 +3,7 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from spectral_dd import progress
@@ -59,6 +60,11 @@ def test_a_loop_says_how_far_it_is(monkeypatch, capsys):
                 break
             time.sleep(0.01)
     assert "spectra, 0 of 2 done" in said
+
+
+def test_the_line_of_progress_has_the_errors_of_those_that_have_not_diverged():
+    results = {"train_error": np.array([0.02, 0.1, np.nan]), "test_error": np.full(3, np.nan)}
+    assert progress.errors_in_words(results) == ", training error 2.0-10.0 %"
 
 
 def test_a_signal_is_noted_and_the_handlers_come_back():

@@ -9,14 +9,15 @@ import spectral_dd as sdd
 from spectral_dd.analysis import curves, words
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
+from spectral_dd.members import expand
 from spectral_dd.records import COORDINATES, VARIABLES
-from spectral_dd.sweeps import expand
 from test_cli import run_script
 
 
 def test_results_are_labelled(finished):
     ds = sdd.load_results(finished)
-    assert dict(ds.sizes) == {"member": 4, "epoch": 5, "split": 3, "example": 5, "frequency": 5}
+    sizes = {"member": 4, "epoch": 5, "split": 3, "example": 5, "frequency": 5, "plane": 8, "point": 144}
+    assert dict(ds.sizes) == sizes
     assert list(ds.epoch) == [0, 1, 2, 5, 12]
     assert list(ds.width.values) == [2, 2, 4, 4]
     assert list(ds.split.values) == ["train", "noisy", "test"]

@@ -8,8 +8,9 @@ import spectral_dd as sdd
 from spectral_dd import strict_json, sweeps
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
+from spectral_dd.members import expand
 from spectral_dd.presets import PRESETS
-from spectral_dd.sweeps import Lowering, Pack, Sweep, expand
+from spectral_dd.sweeps import Lowering, Pack, Sweep
 
 
 def test_axes_multiply_in_the_order_of_the_fields():

@@ -15,6 +15,9 @@ from spectral_dd.spectrum import slope_spectrum
 # Share of the raw high-frequency power beyond which it says nothing but the slope.
 SLOPE_DOMINATED = 0.9
 
+# Share of the residual energy of a bin beyond which it says too much about rounding: it moves a mean by this share.
+NOISE_DOMINATED = 0.1
+
 
 def first_high_bin(num_bins: int) -> int:
     """Returns k0 = max(1, (num_bins - 1) // 4), the first *high* bin of 0 .. num_bins - 1: a quarter of the Nyquist."""
@@ -74,6 +77,23 @@ def slope_share(energy: xr.DataArray, slope_energy: xr.DataArray, num_points: in
     of_line = float(slope_spectrum(num_points)[first:].sum()) * slope_energy.mean("example", dtype=np.float64)
     high = energy.mean("example", dtype=np.float64).isel(frequency=slice(first, None)).sum("frequency", skipna=False)
     return (of_line / high.where(high > 0)).rename("slope_share")
+
+
+def noise_share(residual_energy: xr.DataArray, noise_energy: xr.DataArray) -> xr.DataArray:
+    """How much of the residual energy is rounding, in each bin: the mean over examples of one over that of the other.
+
+    Above `NOISE_DOMINATED` a bin says little of the function. Rounding is white and a spectrum falls, so that the high
+    bins are the first, above all of scarcely trained networks in float32.
+
+    Args:
+      residual_energy: (..., example, frequency).
+      noise_energy: (..., example), see `measures.rounding_energy`, of some of the examples.
+
+    Returns:
+      (..., frequency); above 1 by chance, where there is nothing but rounding.
+    """
+    residual = residual_energy.mean("example", dtype=np.float64)
+    return (noise_energy.mean("example", dtype=np.float64) / residual.where(residual > 0)).rename("noise_share")
 
 
 def energy_error(energy: xr.DataArray) -> xr.DataArray:

@@ -1,9 +1,11 @@
 """How well measures around single examples tell relabelled training examples from the others."""
 
 import numpy as np
+import scipy.integrate
 import scipy.stats
 import xarray as xr
 
+from spectral_dd.analysis.curves import measured
 from spectral_dd.analysis.frequency import by_member, high_frequency_share
 
 
@@ -28,6 +30,32 @@ def detection_auc(scores_relabelled: np.ndarray, scores_clean: np.ndarray) -> fl
     return float(wins / (len(relabelled) * len(clean)))
 
 
+def area_under_margin(margin: xr.DataArray) -> xr.DataArray:
+    """The mean of the margin over the epochs so far: low for examples whose label the others contradict.
+
+    The area under the margin of Pleiss et al., arXiv 2001.10528, who average over all epochs up to one. Margins are
+    recorded more rarely later on, so that each counts for the epochs around it, by trapezoids. Theirs are of batches
+    during training, these of evaluation.
+
+    Args:
+      margin: (..., epoch, ...), with the dimension `member`; each member has its own recorded epochs.
+
+    Returns:
+      As `margin`: NaN at epochs where it is; the margin itself at a member's first epoch.
+    """
+    mean = margin.astype(np.float64).copy(data=np.full(margin.shape, np.nan))
+    for i in range(margin.sizes["member"]):
+        own = margin.isel(member=i)
+        own = own.isel(epoch=measured(own, "epoch")).astype(np.float64)
+        if own.sizes["epoch"] > 1:
+            axis, epochs = own.get_axis_num("epoch"), own["epoch"]
+            area = own.copy(data=scipy.integrate.cumulative_trapezoid(own.values, epochs, axis=axis, initial=0))
+            passed = epochs - epochs[0]
+            own = xr.where(passed > 0, area / passed.where(passed > 0), own)
+        mean.loc[{"member": mean["member"][i], "epoch": own["epoch"]}] = own.transpose(*mean.isel(member=i).dims)
+    return mean.astype(margin.dtype).rename("area_under_margin")
+
+
 def memorisation(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
     """`detection_auc` of what was measured around single examples.
 
@@ -38,14 +66,14 @@ def memorisation(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
 
     Returns:
       (member, epoch), those that `ds` has of `high_frequency_share` (of the energy around an example), `jacobian_norm`,
-      `loss` and `negative_margin`: the noisy split against the examples of the train split that are not relabelled.
+      `loss`, `loss_curvature`, `negative_margin` and `negative_area_under_margin`: the noisy split against the examples
+      of the train split that are not relabelled.
       Members with `spectrum_augment`, which augments the train split alone: relabelled examples of the train split
       against the others of it, because the augmentation must not tell them apart. NaN where there are no relabelled
       examples and for members that diverged; the attribute `note` says so if that is everywhere.
     """
-    scores = {name: ds[name] for name in ("jacobian_norm", "loss") if name in ds}
-    if "margin" in ds:
-        scores["negative_margin"] = -ds["margin"]
+    scores = {name: ds[name] for name in ("jacobian_norm", "loss", "loss_curvature") if name in ds}
+    scores |= {f"negative_{name}": -ds[name] for name in ("margin", "area_under_margin") if name in ds}
     if "energy" in ds:
         scores["high_frequency_share"] = by_member(
             ds[["energy"]], lambda member: high_frequency_share(member["energy"], first)

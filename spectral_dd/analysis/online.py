@@ -2,6 +2,9 @@
 
 *Online*, a second descent has started once a measure of the training set has risen by the factor 1 + `PROMINENCE`
 from its lowest value and then fallen by that factor from its highest since; it started at that highest value.
+
+It is for curves whose noise from record to record is below 3 %: around a constant, white noise of 5 % is taken for a
+second descent in about one curve of six.
 """
 
 import collections

@@ -1,30 +1,15 @@
 """The numbers of this package as sentences and tables of text. Nothing is calculated here but means."""
 
+import re
+import shlex
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from spectral_dd.analysis.claim import (
-    ENDED,
-    EVENTS,
-    MIN_SEEDS,
-    NEEDS,
-    SIGNIFICANCE,
-    SPECTRUM,
-    compare,
-    interval_over_seeds,
-    lead,
-    online_alarms,
-    p_value,
-    rank_correlation,
-    second_descents,
-    seed_means,
-    shift_null,
-    swap_null,
-    training_measures,
-)
-from spectral_dd.analysis.curves import groups, last_recorded, setting_names
+from spectral_dd.analysis.claim import DESCENDED, ENDED, EVENTS, NEEDS, SPECTRUM, VARIANTS, second_descents
+from spectral_dd.analysis.curves import THRESHOLD, last_recorded
+from spectral_dd.analysis.evidence import FOLLOWS, MIN_SEEDS, NEAR, POWER, RECORDS, SIGNIFICANCE, interval
 from spectral_dd.analysis.frequency import SLOPE_DOMINATED
 from spectral_dd.analysis.memorisation import memorisation
 
@@ -72,81 +57,202 @@ def summary_cells(table: xr.Dataset) -> list[list[str]]:
 
 def format_summary(table: xr.Dataset) -> str:
     """Returns `curves.summary` as aligned lines for the terminal."""
-    cells = summary_cells(table)
+    return aligned(summary_cells(table))
+
+
+def aligned(cells: list[list[str]]) -> str:
+    """Returns rows of text as lines with columns for the terminal."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(text.rjust(n) for text, n in zip(row, widths, strict=True)) for row in cells)
 
 
 # The claim.
 
+UNTOLD = "This sweep could not have told"
+QUESTION = "Does the training set's spectrum indicate when the second descent of the test error starts?"
+MEANING = (
+    "Yes: over the seeds, the measure peaks when the second descent starts, that is where the test error peaks (the "
+    f"95 % interval of its mean lead lies within {NEAR:g} decades, a factor of {10**NEAR:.0f} in epochs), and it "
+    f"follows that peak from seed to seed more closely than any fixed epoch does (p at most {SIGNIFICANCE:g}). No: the "
+    f"interval lies outside, or p is larger although the sweep finds a measure that follows the peak to {FOLLOWS:g} "
+    f"decades in at least {POWER:.0%} of cases (power). Lead: + after the peak of the test error, - before; a measure "
+    "without a peak counts with the end where it is highest, one without its event with the last record."
+)
 
-def verdict(ds: xr.Dataset, first: int | None = None) -> list[str]:
-    """Does a measure of the training set indicate when the second descent starts? In plain sentences.
+
+def answer(verdict: xr.Dataset, command: str = "") -> str:
+    """The answer to `QUESTION` in one sentence, and a command that would do if the sweep could not have told.
 
     Args:
-      ds: a data set as `load_results` returns it.
-      first: the first high bin, as in `claim.training_measures`.
-
-    Returns:
-      The high-frequency ratio against the best baseline, or why that cannot be tested; what the members did; how far
-      the spectra are those of straight lines; what is not recorded; the results of each measure; false alarms.
-
-    Raises:
-      ValueError: a spectrum has no bin from `first` on, or none below it.
+      verdict: what `verdict.verdict` returns.
+      command: that made the sweep.
     """
-    measures = training_measures(ds, first)
-    kind = second_descents(ds)["kind"]
-    leads = lead(ds, measures)
-    tested = bool(leads["test_epoch"].notnull().any())
-    if tested:
-        sentences = [_comparison(leads, measures)]
-    else:
-        sentences = ["No member has a second descent, so what indicates its start cannot be tested."]
-    sentences += [_members(kind), *_slopes(ds, kind)]
-    missing = [f"{name} (needs {', '.join(needs)})" for name, needs in NEEDS.items() if name not in measures]
+    if SPECTRUM not in verdict["measure"]:
+        return f"{UNTOLD}: it has no spectra. {_evaluate(command)}"
+    row = verdict.sel(measure=SPECTRUM)
+    if not row["members"]:
+        return f"{UNTOLD}: {_nothing_tested(row, command)}"
+    if row["answer"] == "yes":
+        return (
+            f"Yes. In {_count(int(row['members']), 'network')} of {_count(int(row['seeds']), 'seed')} the spectrum "
+            f"peaks when the second descent starts ({_lead(row)}), and follows that from seed to seed more closely "
+            f"than any fixed epoch does (p = {_p(row)})."
+        )
+    if row["answer"] == "no":
+        return f"No. {_why_not(row)}"
+    return f"{UNTOLD}: {_too_little(row, command)}"
+
+
+def _nothing_tested(row: xr.Dataset, command: str) -> str:
+    if row["untested"]:
+        return (
+            f"its {_count(int(row['untested']), 'network')} with a second descent have fewer than {RECORDS} spectra "
+            f"around its start. {_evaluate(command)}"
+        )
+    if row["unfinished"]:
+        return (
+            f"no network has a second descent yet, {int(row['unfinished'])} are unfinished. The same command goes on."
+        )
+    number = int(sum(row[name] for name in (*ENDED, "diverged")))
+    return (
+        f"none of its {_count(number, 'network')} has a second descent, a rise and then a fall of the test error by "
+        f"{100 * THRESHOLD:g} points. Larger --width, --label_noise or --epochs make one."
+    )
+
+
+def _why_not(row: xr.Dataset) -> str:
+    members = _count(int(row["members"]), "network")
+    if not row["found"]:
+        return f"The spectrum has no peak in any of {members} with a second descent."
+    if row["low"] > NEAR or row["high"] < -NEAR:
+        return f"In {members} with a second descent the spectrum does not peak at its start ({_lead(row)})."
+    return (
+        f"In {members} with a second descent the spectrum does not follow its start from seed to seed: a fixed epoch "
+        f"does as well (p = {_p(row)}; of measures that follow it, this sweep finds {float(row['power']):.0%})."
+    )
+
+
+def _too_little(row: xr.Dataset, command: str) -> str:
+    seeds, needed = int(row["seeds"]), float(row["seeds_needed"])
+    if seeds < MIN_SEEDS:
+        return f"it has {_count(seeds, 'seed')} with a second descent, and needs {MIN_SEEDS}. {_more_seeds(5, command)}"
+    if row["p"] <= SIGNIFICANCE:
+        return f"when the spectrum peaks is not certain enough ({_lead(row)}). {_more_seeds(10, command)}"
+    spread = f"the starts of the second descent differ by {float(row['peak_spread']):.2f} decades between seeds"
+    if np.isnan(needed):
+        return f"{spread}, too little to tell what follows them from a fixed epoch."
+    return (
+        f"{spread}, and with {seeds} seeds a measure that follows them is found in {float(row['power']):.0%} of cases. "
+        f"{_more_seeds(max(int(needed), seeds + 1), command)}"
+    )
+
+
+def _lead(row: xr.Dataset) -> str:
+    side = "after" if row["lead"] > 0 else "before"
+    return (
+        f"{abs(float(row['lead'])):.2f} decades {side} it, 95 % interval {float(row['low']):+.2f} to "
+        f"{float(row['high']):+.2f}"
+    )
+
+
+def _p(row: xr.Dataset) -> str:
+    return f"{float(row['p']):.2g}"
+
+
+def _more_seeds(number: int, command: str) -> str:
+    seeds = ",".join(map(str, range(number)))
+    script, *arguments = shlex.split(command) or [""]
+    if not script.endswith("train_sweep.py"):
+        return f"Train it with seed={seeds}."
+    kept = [a for a in arguments if not re.match(r"--(seed|workdir|task_index|task_count)=", a)]
+    return (
+        f"This would do: {shlex.join(['python', script, f'--workdir={_workdir(command)}-more', *kept])} --seed={seeds}"
+    )
+
+
+def _evaluate(command: str) -> str:
+    workdir = f"--workdir={_workdir(command)}"
+    return (
+        f"This would do: python experiments/evaluate_spectrum.py {workdir} --name=all && "
+        f"python experiments/indicate.py {workdir} --spectrum=all"
+    )
+
+
+def _workdir(command: str) -> str:
+    return next((a.removeprefix("--workdir=") for a in shlex.split(command) if a.startswith("--workdir=")), "DIR")
+
+
+def verdict_cells(verdict: xr.Dataset) -> list[list[str]]:
+    """What `verdict.verdict` returns as text: a row of headings, then one for each measure."""
+    rows = [["measure", "answer", "peaks in", "lead, decades", "p", "power", "noticed online", "false alarms"]]
+    for name in map(str, verdict["measure"].values):
+        row = verdict.sel(measure=name)
+        number = {key: float(row[key]) for key in ("lead", "low", "high", "p", "power")}
+        interval = f" ({number['low']:+.2f} to {number['high']:+.2f})" if np.isfinite(number["low"]) else ""
+        counts = [
+            f"{int(row[part])} of {int(row[whole])}" if row[whole] else "-"
+            for part, whole in (("found", "members"), ("hits", "second_descent"), ("alarms", "no_descent"))
+        ]
+        rows.append(
+            [
+                name.replace("_", " ") + (" (event)" if name in EVENTS else ""),
+                str(row["answer"].values),
+                counts[0],
+                f"{number['lead']:+.2f}{interval}" if np.isfinite(number["lead"]) else "-",
+                f"{number['p']:.2g}" if np.isfinite(number["p"]) else "-",
+                f"{number['power']:.0%}",
+                *counts[1:],
+            ]
+        )
+    return rows
+
+
+def verdict_details(verdict: xr.Dataset, ds: xr.Dataset) -> list[str]:
+    """What else there is to say, in plain sentences: members, the best baseline, slopes, what is not recorded, alarms.
+
+    Args:
+      verdict: what `verdict.verdict` returns of `ds`.
+    """
+    number = {name: int(verdict[name]) for name in (*ENDED, "diverged", "unfinished")}
+    total, kind = sum(number.values()), second_descents(ds)["kind"]
+    sentences = [
+        f"Second descents of the test error in {_count(total, 'member')}: {number['strong']} strong, {number['weak']} "
+        f"weak, {number['none']} none. Left out: {number['diverged']} diverged, {number['unfinished']} unfinished."
+    ]
+    sentences += _against_baselines(verdict) + _slopes(ds, kind)
+    missing = [f"{name} (needs {', '.join(needs)})" for name, needs in NEEDS.items() if name not in verdict["measure"]]
     if missing:
         sentences.append(f"Not recorded, so not tested: {', '.join(missing)}.")
-    correlations = rank_correlation(ds, measures)
-    for name in map(str, measures) if tested else ():
-        one = leads.sel(measure=name, drop=True)
-        if not one["lead"].notnull().any():
-            sentences.append(f"{name}: not recorded in any member with a second descent.")
-            continue
-        sentences += [f"{name}: {text}" for text in _timing(name, one)]
-        sentences += [f"{name}: {text}" for text in _against_chance(one, measures[name])]
-        sentences.append(f"{name}: {_correlation(correlations.sel(measure=name, drop=True))}")
-    return sentences + _online(online_alarms(ds, measures)) + _untested_alarms(ds, kind)
+    for name in map(str, verdict["measure"].values):
+        row = verdict.sel(measure=name)
+        if row["untested"]:
+            few = _count(int(row["untested"]), "member")
+            sentences.append(f"{name}: not tested in {few} with fewer than {RECORDS} records around the peak.")
+        if np.isfinite(row["notice_lead"]):
+            when = f"{float(row['notice_lead']):+.2f} decades after (+) or before (-) the peak"
+            sentences.append(f"{name}: noticed during training, in the median, {when}.")
+        if row["quiet"]:
+            quiet = f"{int(row['quiet_alarms'])} of {int(row['quiet'])} members without a second descent or label noise"
+            sentences.append(f"{name}: false alarms in {quiet}.")
+    return sentences + _untested_alarms(ds, kind)
 
 
-def _comparison(leads: xr.Dataset, measures: xr.Dataset) -> str:
-    """Better takes more than a smaller distance: a bad baseline is beaten by noise whose peaks lie in the middle."""
-    try:
-        result = compare(leads)
-    except ValueError as error:
-        return f"{SPECTRUM} cannot be compared with the baselines: {error}."
-    if result is None:
-        return f"{SPECTRUM} cannot be compared with the baselines: no member with a second descent has both."
-    baseline, difference = result
-    null = shift_null(leads.sel(measure=SPECTRUM, drop=True), measures[SPECTRUM])
-    answer = "worse than" if difference.low > 0 else "not distinguishable from"
-    if difference.high < 0 and 1 / len(null) > SIGNIFICANCE:
-        answer = "not distinguishable from chance (too few recorded epochs), although closer than"
-    elif difference.high < 0:
-        answer = "better than" if p_value(null) <= SIGNIFICANCE else "no better than chance, although closer than"
-    return (
-        f"{SPECTRUM} is {answer} {baseline}, the best baseline (chosen on the same members). Distance to the peak of "
-        f"the test error, ratio minus baseline: {difference.mean:+.2f} decades (95 % interval {difference.low:+.2f} "
-        f"to {difference.high:+.2f}; {_count(difference.members, 'member')}, {_count(difference.seeds, 'seed')})."
-    )
+def _against_baselines(verdict: xr.Dataset) -> list[str]:
+    """The high-frequency ratio against the measure that comes nearest to the peak.
 
-
-def _members(kind: xr.DataArray) -> str:
-    number = {k: int((kind == k).sum()) for k in (*ENDED, "diverged", "unfinished")}
-    return (
-        f"Second descents of the test error in {_count(kind.size, 'member')}: {number['strong']} strong, "
-        f"{number['weak']} weak, {number['none']} none. Left out: {number['diverged']} diverged, "
-        f"{number['unfinished']} unfinished."
-    )
+    It is chosen on the same members, which favours it: "farther" is to be read with that in mind.
+    """
+    rivals = verdict.isel(measure=~np.isin(verdict["measure"], (SPECTRUM, *VARIANTS)) & verdict["versus_low"].notnull())
+    if not rivals.sizes["measure"]:
+        return []
+    row = rivals.isel(measure=int(rivals["versus"].argmax("measure")))
+    low, high = float(row["versus_low"]), float(row["versus_high"])
+    answer = "nearer than" if high < 0 else "farther than" if low > 0 else "not distinguishable from"
+    return [
+        f"Distance to the peak of the test error: {SPECTRUM} is {answer} {row['measure'].item()}, the best baseline "
+        f"(chosen on the same members), ratio minus baseline {float(row['versus']):+.2f} decades (95 % interval "
+        f"{low:+.2f} to {high:+.2f})."
+    ]
 
 
 def _slopes(ds: xr.Dataset, kind: xr.DataArray) -> list[str]:
@@ -163,73 +269,6 @@ def _slopes(ds: xr.Dataset, kind: xr.DataArray) -> list[str]:
         f"The slope dominates {dominated:.0%} of {number} training spectra: their raw ratio is the slope against the "
         "mean output."
     ]
-
-
-def _timing(name: str, leads: xr.Dataset) -> list[str]:
-    """What is known of the lead of one measure."""
-    known = leads.isel(member=np.flatnonzero(leads["lead"].notnull()))
-    what, instead = ("event", "last epoch") if name in EVENTS else ("peak", "higher end of the curve")
-    members, seeds = known.sizes["member"], len(np.unique(known["seed"]))
-    absent = int((~known["found"]).sum())
-    return [
-        f"{_count(members, 'member')} of {_count(seeds, 'seed')}; {absent} without {what} count with the {instead}.",
-        f"{what} after (+) or before (-) the peak of the test error by {_mean(known['lead'], '+', ' decades')}.",
-        f"distance to that peak in either direction: {_mean(abs(known['lead']), unit=' decades')}.",
-    ]
-
-
-def _against_chance(leads: xr.Dataset, curve: xr.DataArray) -> list[str]:
-    texts = []
-    for null, changed, too_few in (
-        (shift_null(leads, curve), "shifted in epoch", "recorded epochs"),
-        (swap_null(leads), "exchanged between seeds", "seeds"),
-    ):
-        if not null.size:
-            texts.append(f"too few {too_few} at one width to compare it with its curves {changed}.")
-            continue
-        p, least = p_value(null), 1 / len(null)
-        answer = f"{'closer' if p <= SIGNIFICANCE else 'no closer'} to the peak than its curves {changed}"
-        if least > SIGNIFICANCE:
-            answer = f"too few {too_few} to tell it from its curves {changed}"
-        texts.append(f"{answer} (p = {p:.2g}, least possible {least:.2g}).")
-    return texts
-
-
-def _correlation(correlation: xr.DataArray) -> str:
-    means = mean_by_width(correlation)
-    if not means:
-        return "no rank correlation with the test error: too few epochs after its first minimum, or a constant curve."
-    parts = [f"{mean:+.2f} at {describe(key)}" for key, mean in means]
-    return f"rank correlation with the test error after its first minimum: {'; '.join(parts)}."
-
-
-def mean_by_width(values: xr.DataArray) -> list[tuple[dict[str, Any], float]]:
-    """Means over the members of one width and setting, not over widths: (width and setting, mean), NaN left out.
-
-    Args:
-      values: (member,) with the coordinates of `load_results`.
-    """
-    ds = values.to_dataset(name="value")
-    parts = groups(ds, [*setting_names(ds), "width"])
-    means = [(key, float(part["value"].mean())) for key, part in parts]
-    return [(key, mean) for key, mean in means if not np.isnan(mean)]
-
-
-def _online(alarms: xr.Dataset) -> list[str]:
-    """What would have been said during training, from `claim.online_alarms`."""
-    texts = []
-    for name in alarms["measure"].values:
-        row = alarms.sel(measure=name)
-        if row["second_descent"]:
-            median = float(row["notice_lead"])
-            when = "" if np.isnan(median) else f", in the median {median:+.2f} decades after (+) or before (-) the peak"
-            noticed = f"{int(row['hits'])} of {int(row['second_descent'])} second descents"
-            texts.append(f"{name}: noticed {noticed} during training{when}.")
-        if row["no_descent"]:
-            quiet = f" ({int(row['quiet_alarms'])} of {int(row['quiet'])} without label noise)" if row["quiet"] else ""
-            false = f"{int(row['alarms'])} of {int(row['no_descent'])} members without a second descent"
-            texts.append(f"{name}: false alarms in {false}{quiet}.")
-    return texts
 
 
 def _untested_alarms(ds: xr.Dataset, kind: xr.DataArray) -> list[str]:
@@ -260,7 +299,7 @@ def memorisation_in_words(ds: xr.Dataset, first: int | None = None) -> list[str]
     auc = memorisation(ds, first)
     if "note" in auc.attrs:
         return [f"Detection of relabelled examples: {auc.attrs['note']}."]
-    peak = float(descents["peak_epoch"].where(descents["kind"].isin(("weak", "strong"))).median())
+    peak = float(descents["peak_epoch"].where(descents["kind"].isin(DESCENDED)).median())
     at_peak = "" if np.isnan(peak) else f" The median peak of the test error is at epoch {peak:g}."
     lines = [f"AUC (chance: 0.5) of telling relabelled training examples from the others.{at_peak}"]
     for name, values in auc.where(descents["kind"].isin(ENDED)).items():
@@ -279,15 +318,14 @@ def memorisation_in_words(ds: xr.Dataset, first: int | None = None) -> list[str]
 # Parts of sentences.
 
 
-def _mean(values: xr.DataArray, sign: str = "", unit: str = "") -> str:
-    """Mean over seeds with its interval, or why there is none."""
-    seeds, means = seed_means(values)
-    if len(seeds) < MIN_SEEDS:
-        certainty = f"{_count(len(seeds), 'seed')}: no interval"
-    else:
-        interval = interval_over_seeds(values)
-        certainty = f"95 % interval {interval.low:{sign}.2f} to {interval.high:{sign}.2f}"
-    return f"{means.mean():{sign}.2f}{unit} ({certainty})"
+def _mean(values: xr.DataArray) -> str:
+    """Mean over seeds of values in [0, 1] with its interval, or why there is none."""
+    by_seed = values.dropna("member").groupby("seed").mean().values
+    mean, low, high = map(float, interval(by_seed[None]))
+    certainty = f"95 % interval {max(low, 0):.2f} to {min(high, 1):.2f}"
+    if len(by_seed) < MIN_SEEDS:
+        certainty = f"{_count(len(by_seed), 'seed')}: no interval"
+    return f"{mean:.2f} ({certainty})"
 
 
 def _count(number: int, what: str) -> str:

@@ -15,6 +15,7 @@ class Stream(enum.IntEnum):
     RESAMPLE = 4
     PARTNERS = 5
     TEST_SPLIT = 6
+    PLANES = 7
 
 
 def generator(stream: Stream, *seed: int) -> np.random.Generator:

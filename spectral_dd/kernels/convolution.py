@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from spectral_dd.kernels.blocks import blocks, half, pad_by_half
+from spectral_dd.kernels.packed import packed
 from spectral_dd.kernels.winograd import suits_winograd, tiny, winograd
 
 
@@ -55,6 +56,7 @@ CONVOLUTIONS: dict[str, Callable[..., Array]] = {
     "blocks": blocks,
     "winograd": winograd,
     "lax": lax_conv,
+    "packed": packed,
 }
 
 

@@ -38,7 +38,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 REQUIRED_FIELDS = ("width", "num_classes")
 
 # Class attributes that a network may have, and what holds of one that does not. `Network` says what they mean.
-DECLARATIONS = {"affine_first_layer": False, "smallest_image": 1}
+DECLARATIONS = {"affine_first_layer": False, "convolutional": False, "smallest_image": 1}
 
 _registered: dict[str, type[nn.Module]] = {}
 
@@ -96,7 +96,10 @@ def recall(names: Iterable[str], there: Mapping[str, Any], workdir: Any) -> None
         if name not in MODELS and name not in _registered:
             instead = "pass the class as model= in Python"
             found = own.again(f"--model={name}", there.get(name), workdir, instead)
-            _registered[name] = find(found.removeprefix("--model="))  # type: ignore[assignment]
+            try:
+                _registered[name] = find(found.removeprefix("--model="))  # type: ignore[assignment]
+            except InputError as error:  # such as a class of another notebook
+                raise InputError(f"{str(error).rstrip('.')}; {instead}") from error
 
 
 def check_code(names: Iterable[str], there: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from spectral_dd.models.network import Network
 class MLP(Network):
     """Input, `width` units, `width` units, classes; ReLU."""
 
+    convolutional = False
+
     @nn.compact
     def __call__(
         self, images: Float[Array, "example height width channel"], train: bool

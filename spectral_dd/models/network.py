@@ -35,6 +35,8 @@ class Network(nn.Module):
 
     # What comes before and in the first `Conv` or `Dense` is affine, and nothing else reads the images.
     affine_first_layer: ClassVar[bool] = True
+    # Its convolutions are those of `conv`, so that it matters how they are computed.
+    convolutional: ClassVar[bool] = True
     # The smallest height and width of an image that leaves a pixel for every layer.
     smallest_image: ClassVar[int] = 1
 

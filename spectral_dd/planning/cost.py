@@ -46,6 +46,11 @@ class Cost:
         """FLOPs of a step at a padded width; a backward pass counts twice."""
         return 3 * config.batch_size * self._at_width(config.model, config.dataset, width)[0]
 
+    def step_bytes(self, config: Config, examples: int) -> float:
+        """Bytes that the layers of a member read and write in a step of so many examples, or of its batch, if that is
+        more; its parameters aside."""
+        return 3 * max(config.batch_size, examples) * self._at_width(config.model, config.dataset, config.width)[1]
+
     def step_seconds(self, config: Config, width: int) -> float:
         """Estimated time of a step of the member at a padded width on one device."""
         traffic = 3 * config.batch_size * self._at_width(config.model, config.dataset, width)[1]

@@ -1,10 +1,10 @@
 """Which epochs of a pack are recorded, and which of them get spectra."""
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
+from spectral_dd import probe
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
 
@@ -28,23 +28,25 @@ def recorded_epochs(config: Config, ends: Sequence[int] = ()) -> list[int]:
 def spectrum_epochs(
     configs: Sequence[Config], dataset: Dataset, draws: Sequence[Draws], ends: Sequence[int] = ()
 ) -> list[int]:
-    """The recorded epochs of a pack that get spectra: all, or every second, third ... from the last one back, so that
-    their share of the work is at most `spectrum_budget`.
+    """The recorded epochs of a pack that get spectra: those from `spectrum_from_epoch` on, but always the last; of them
+    all, or as many, evenly spread, as keep their share of the work to `spectrum_budget`.
 
     The work is counted in passes of an example through the network, not measured: the same command records the same.
     """
     config = configs[0]
-    budget, targets = config.spectrum.budget, recorded_epochs(config, ends)
+    budget, recorded = config.spectrum.budget, recorded_epochs(config, ends)
     if not config.spectrum.examples:
         return []
+    targets = [epoch for epoch in recorded if epoch >= min(config.spectrum.from_epoch, config.epochs)]
     training = sum(3 * c.steps * c.batch_size for c in configs)
-    training += len(targets) * sum(c.train_size + len(dataset.test_labels) for c in configs)
+    training += len(recorded) * sum(c.train_size + len(dataset.test_labels) for c in configs)
     affordable = np.inf if budget == 1 else budget / (1 - budget)
     affordable *= training / (len(configs) * _passes(config, dataset, draws))
     if affordable < 1:
         return []
-    every = next(n for n in itertools.count(1) if -(-len(targets) // n) <= affordable)
-    return targets[::-1][::every][::-1]
+    # From the last one back.
+    kept = np.linspace(len(targets) - 1, 0, int(min(affordable, len(targets)))).round().astype(int)
+    return [targets[i] for i in kept[::-1]]
 
 
 def _passes(config: Config, dataset: Dataset, draws: Sequence[Draws]) -> int:
@@ -57,18 +59,20 @@ def _passes(config: Config, dataset: Dataset, draws: Sequence[Draws]) -> int:
     )
     passes = segment * sum(min(size, asked.examples) for size in sizes)
     if asked.measures:
-        # The derivative along the segment, a row of the Jacobian for each class, the outputs of the updated networks.
-        each = 2 * segment + 3 * dataset.num_classes + asked.updates
+        # What units choose along the segment, there and back; a row of the Jacobian for each class; the hull; the
+        # outputs of the updated networks.
+        each = 3 * segment + 1 + dataset.num_classes + 2 * probe.HULL_DIRECTIONS + asked.updates
         passes += each * sum(min(size, asked.examples, asked.measures) for size in sizes)
         passes += 3 * asked.updates * config.batch_size
+        passes += probe.PLANES * probe.PLANE_POINTS**2 + 2 * asked.points * probe.NOISE_EXAMPLES * len(sizes)
     return passes
 
 
 def thinning(configs: Sequence[Config], dataset: Dataset, draws: Sequence[Draws], ends: Sequence[int] = ()) -> str:
-    """What `spectrum_budget` costs a pack, in words; empty if nothing."""
-    recorded, kept = recorded_epochs(configs[0], ends), spectrum_epochs(configs, dataset, draws, ends)
-    if not configs[0].spectrum.examples or len(kept) == len(recorded):
+    """What `spectrum_from_epoch` and `spectrum_budget` cost a pack, in words; empty if nothing."""
+    asked, recorded = configs[0].spectrum, recorded_epochs(configs[0], ends)
+    kept = spectrum_epochs(configs, dataset, draws, ends)
+    if not asked.examples or len(kept) == len(recorded):
         return ""
-    return (
-        f"--spectrum_budget={configs[0].spectrum.budget:g}: spectra at {len(kept)} of {len(recorded)} recorded epochs"
-    )
+    first = f"--spectrum_from_epoch={asked.from_epoch}, " if asked.from_epoch else ""
+    return f"{first}--spectrum_budget={asked.budget:g}: spectra at {len(kept)} of {len(recorded)} recorded epochs"

@@ -1,20 +1,24 @@
 """From prepared members to a `Sweep`: packs, lowerings and what sweep.json says about the members."""
 
+import dataclasses
 import functools
 import uuid
 
 import jax
 
 from spectral_dd import files, models, own_measures
-from spectral_dd.planning import packing, tune
+from spectral_dd.planning import fit, packing, tune
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.exactness import exact_models
+from spectral_dd.planning.hardware import Target
 from spectral_dd.planning.prepare import Prepared
 from spectral_dd.provenance import provenance
 from spectral_dd.sweeps import Sweep
 
 
-def plan_sweep(prepared: Prepared, cost: Cost, min_packs: int = 1, *, timed: bool = False) -> Sweep:
+def plan_sweep(
+    prepared: Prepared, cost: Cost, min_packs: int = 1, *, timed: bool = False, target: Target | None = None
+) -> Sweep:
     """Packs the members.
 
     Args:
@@ -22,24 +26,34 @@ def plan_sweep(prepared: Prepared, cost: Cost, min_packs: int = 1, *, timed: boo
       cost: of a step, where it is not timed.
       min_packs: at least so many packs, as far as there are members.
       timed: time lowerings and steps where the sweep is long enough to pay for it, see `tune.py`.
+      target: plan for this hardware; by default for what is here.
+
+    Raises:
+      InputError: not even one member of a pack fits into the memory of a device.
     """
     configs, datasets = prepared.configs, prepared.datasets
-    devices = jax.local_device_count()
+    platform, devices = jax.local_devices()[0].platform, jax.local_device_count()
+    if target:
+        platform, devices = target.platform, target.num_devices
     choices: dict[str, tune.Choice] = {}
     exact = exact_models(configs, datasets)
-    lowering_for = functools.partial(tune.lowering_for, choices)
+    lowering_for = functools.partial(tune.lowering_for, choices, platform)
     plan = packing.plan(configs, cost, lowering_for, devices, min_packs, exact)
     if timed:
         timings = tune.Timings(files.cache_directory() / "step_seconds.json")
         choices = tune.tune(configs, plan, datasets, timings)
         timed_cost = tune.TimedCost(cost, choices)
-        lowering_for = functools.partial(tune.lowering_for, choices)  # of the new choices
+        lowering_for = functools.partial(tune.lowering_for, choices, platform)  # of the new choices
         plan = packing.plan(configs, timed_cost, lowering_for, devices, min_packs, exact)
+    packs = plan.packs
+    if not target:
+        on = jax.local_devices()[: 1 if plan.apart else None]
+        packs = [dataclasses.replace(pack, lowering=fit.fitting(prepared, pack, on, cost)) for pack in packs]
     return Sweep(
         configs=configs,
-        packs=plan.packs,
+        packs=packs,
         apart=plan.apart,
-        platform=jax.local_devices()[0].platform,
+        platform=platform,
         facts=[
             {"parameters": cost.parameters(c), "noise_rate": drawn.noise_rate}
             for c, drawn in zip(configs, prepared.draws, strict=True)

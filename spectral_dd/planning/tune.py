@@ -19,8 +19,9 @@ from spectral_dd import files
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, draw_all
 from spectral_dd.errors import InputError
-from spectral_dd.family import Family, lowerings
+from spectral_dd.family import Family
 from spectral_dd.planning import packing
+from spectral_dd.programs import lowerings
 from spectral_dd.sweeps import Lowering
 
 # Of the estimated time of a sweep, at most so much goes into timing.
@@ -80,7 +81,7 @@ def tune(
         widest = packing.widest([configs[i] for i in pack.members])
         members = len(pack.members) if plan.apart else -(-len(pack.members) // num_devices)
         known: dict[Lowering, float] = {}
-        for lowering in lowerings(jax.local_devices()[0].platform):
+        for lowering in lowerings(jax.local_devices()[0].platform, widest):
             # Members that are computed one after another take their time each, however many there are.
             at_once = 1 if lowering.at_once == 1 else members
             key = _key(widest, datasets[widest.dataset], lowering, at_once)
@@ -139,11 +140,11 @@ def _key(config: Config, dataset: Dataset, lowering: Lowering, members: int) -> 
     return json.dumps([*where, *shapes, *augmentation, config.width, members, *dataclasses.astuple(lowering)])
 
 
-def lowering_for(choices: dict[str, Choice], config: Config) -> Lowering:
+def lowering_for(choices: dict[str, Choice], platform: str, config: Config) -> Lowering:
     """The fastest lowering at the nearest width that was timed, else the usual one."""
     choice = choices.get(group_of(config))
     if choice is None:
-        return lowerings(jax.local_devices()[0].platform)[0]
+        return lowerings(platform, config)[0]
     return choice.lowerings[min(choice.lowerings, key=lambda width: abs(math.log(width / config.width)))]
 
 

@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.4,
     "savefig.dpi": 160,
 }
-BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#555555"
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555"
 # The last tenth of viridis is too light for lines on white.
 WIDTH_COLOURS = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.9, 256)))
 

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from spectral_dd.analysis import curves, memorisation, words
 from spectral_dd.records import SPLITS, VARIABLES
 from spectral_dd.report import axes, spectrum_figures
-from spectral_dd.report.axes import BLUE, GREEN, GREY, ORANGE, WidthColours
+from spectral_dd.report.axes import BLUE, GREEN, GREY, ORANGE, PINK, WidthColours
 from spectral_dd.report.picture import (
     INTERPOLATION_THRESHOLD,
     PEAK,
@@ -39,7 +39,9 @@ MEMORISATION = {
     "high_frequency_share": ("high-frequency share", ORANGE),
     "jacobian_norm": ("Jacobian norm", BLUE),
     "loss": ("loss", GREEN),
+    "loss_curvature": ("curvature of the loss", PINK),
     "negative_margin": ("negative margin", GREY),
+    "negative_area_under_margin": ("negative area under the margin", "black"),
 }
 
 

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 import xarray as xr
 
-from spectral_dd.analysis import curves, words
+from spectral_dd.analysis import curves, verdict, words
 from spectral_dd.config import FIELDS
 from spectral_dd.files import write_whole
 from spectral_dd.report.axes import STYLE
@@ -77,9 +77,23 @@ def _page(ds: xr.Dataset, **content: Any) -> str:
         shared={name: words.show(ds[name].values.flat[0]) for name in FIELDS if name in ds.coords.keys() - varying},
         cells=words.summary_cells(table),
         table_caption=_table_caption(table),
-        verdict=words.verdict(ds) if has_spectra(ds, "energy") else [],
+        **_verdict(ds),
         **content,
     )
+
+
+def _verdict(ds: xr.Dataset) -> dict[str, Any]:
+    """The answer to the question, the table of measures and the details; no answer without spectra."""
+    if not has_spectra(ds, "energy"):
+        return {"answer": None}
+    found = verdict.verdict(ds)
+    return {
+        "question": words.QUESTION,
+        "answer": words.answer(found, ds.attrs.get("command", "")),
+        "measures": words.verdict_cells(found),
+        "meaning": words.MEANING,
+        "details": words.verdict_details(found, ds),
+    }
 
 
 def notes(ds: xr.Dataset, table: xr.Dataset) -> list[str]:

@@ -178,6 +178,14 @@ def high_frequency_picture(setting: Setting, colours: axes.WidthColours) -> Pict
     colours.explain(figure, panels)
 
     dominated = train.members["slope_dominated"].where(train.members["slope_share"].notnull())
+    rounding = ""
+    if "noise_share" in train.members:
+        noise = train.members["noise_share"].isel(frequency=slice(first, None))
+        too_much = float((noise > frequency.NOISE_DOMINATED).where(noise.notnull()).mean())
+        rounding = (
+            f" What the straight line leaves is rounding by more than {frequency.NOISE_DOMINATED:.0%} in {too_much:.0%}"
+            " of these bins and epochs: there, it says little of the function."
+        )
     caption = (
         f"High frequencies on the training set{setting.words()}. Left: the share of the power that lies in bins "
         f"k >= {first} ({bins[first]:g} cycles per unit L2 distance and above), DC included in the whole. Middle: how "
@@ -185,6 +193,6 @@ def high_frequency_picture(setting: Setting, colours: axes.WidthColours) -> Pict
         "straight line leaks P_k ~ 1/sin^2(pi k/N) into every bin. Above the dashed line "
         f"({frequency.SLOPE_DOMINATED:.0%}) a spectrum is slope-dominated: its high frequencies show the slope and "
         f"nothing else. That holds for {float(dominated.mean()):.0%} of the spectra. Above 100%, the line and the rest "
-        "cancel in part. Right: test error."
+        f"cancel in part. Right: test error.{rounding}"
     )
     return setting.picture("high_frequency", figure, caption)

@@ -72,3 +72,10 @@ def test_a_ramp_is_explained_by_its_slope_and_white_noise_hardly():
     assert share(3 + np.outer([1.0, -2.0], t)) == pytest.approx(1)
     # A line takes 1 of 32 degrees of freedom and has a fraction of that in the high bins.
     assert share(noise) < 0.01
+
+
+def test_share_of_rounding_is_of_the_mean_residual_of_each_bin():
+    residual = spectra([100, 40, 2, 0], [300, 0, 0, 0], [NAN] * 4)
+    noise = xr.DataArray([1.0, 3, NAN], dims="example")  # measured at some of the examples
+    share = frequency.noise_share(residual, noise)
+    np.testing.assert_allclose(share, [0.01, 0.1, 2, NAN])

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from by_hand import NAN, planted, with_example_measures
 
-from spectral_dd.analysis.memorisation import detection_auc, memorisation
+from spectral_dd.analysis.memorisation import area_under_margin, detection_auc, memorisation
 
 
 def test_auc_of_separated_identical_and_tied_scores():
@@ -60,3 +61,25 @@ def test_memorisation_without_relabelled_examples_is_nan_with_a_note():
         True,
         False,
     ]
+
+
+def test_area_under_the_margin_is_the_mean_over_epochs_however_they_are_recorded():
+    """Of a margin a + b e over epochs 0 to e it is a + b e / 2; each member has its own epochs."""
+    epochs = np.array([0, 1, 2, 5, 10, 100])
+    a, b = np.array([[0.0, -3], [2, 1]]), np.array([[1.0, 0.5], [0, -2]])
+    margin = a[:, None, None] + b[:, None, None] * epochs[None, :, None, None]  # member, epoch, split, example
+    margin[0, 3] = margin[1, 0] = NAN
+    dims = ("member", "epoch", "split", "example")
+    found = area_under_margin(xr.DataArray(margin, {"member": [7, 3], "epoch": epochs}, dims))
+    assert found.dims == dims
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(margin))
+    np.testing.assert_allclose(found.values[0, [0, 1, 2, 4, 5], 0], a[0] + b[0] * epochs[[0, 1, 2, 4, 5], None] / 2)
+    np.testing.assert_allclose(found.values[1, 1:, 0], a[1] + b[1] * (epochs[1:, None] + 1) / 2)  # from epoch 1 on
+
+
+def test_memorisation_tells_by_area_and_curvature_too():
+    ds = with_example_measures(planted(seeds=1))
+    ds = ds.assign(area_under_margin=ds["margin"], loss_curvature=ds["loss"])
+    auc = memorisation(ds)
+    np.testing.assert_array_equal(auc["negative_area_under_margin"], auc["negative_margin"])
+    np.testing.assert_array_equal(auc["loss_curvature"], auc["loss"])

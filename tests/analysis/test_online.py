@@ -92,3 +92,14 @@ def test_epochs_that_do_not_increase_or_are_of_another_number_are_refused():
         online_start([1.0, 2.0], [2, 2])
     with pytest.raises(ValueError, match="argument 2"):
         online_start([1.0, 2.0], [1])
+
+
+def test_noise_around_a_constant_is_no_second_descent_below_3_percent_and_is_at_5():
+    epochs, rng = np.arange(1, 31), np.random.default_rng(0)
+
+    def alarms(noise):
+        curves = np.exp(noise * rng.standard_normal((400, len(epochs))))
+        return np.mean([online_start(curve, epochs) is not None for curve in curves])
+
+    assert alarms(0.03) < 0.01
+    assert 0.1 < alarms(0.05) < 0.3

@@ -1,14 +1,12 @@
 """The table and the sentences: what they say of sweeps made by hand."""
 
 import numpy as np
-import pytest
 import xarray as xr
 from by_hand import (
     EPOCHS,
     FALL_RISE_FALL,
     NAN,
     NO_DESCENT,
-    error_with_peak,
     make_sweep,
     planted,
     sweep_of_errors,
@@ -17,11 +15,17 @@ from by_hand import (
 )
 
 from spectral_dd.analysis import claim, curves, words
-from spectral_dd.analysis.claim import SPECTRUM
+from spectral_dd.analysis.verdict import verdict
+
+COMMAND = "experiments/train_sweep.py --workdir=runs/seeds --width=8,32 --seed=0,1,2 --task_index=1"
 
 
 def answer(ds):
-    return "\n".join(words.verdict(ds))
+    return words.answer(verdict(ds), COMMAND)
+
+
+def details(ds):
+    return "\n".join(words.verdict_details(verdict(ds), ds))
 
 
 def test_format_summary_is_aligned_and_says_over_how_many_seeds():
@@ -39,57 +43,70 @@ def test_format_summary_is_aligned_and_says_over_how_many_seeds():
     assert " ".join(wide.split()) == "16 160 - - - - - - 1 1"
 
 
-def test_rank_correlations_are_averaged_within_a_width():
-    error = error_with_peak(2)
-    ratios = {8: [error, error], 16: [error, 0.9 - error], 32: [0.9 - error] * 2}
-    rows = [
-        {"width": width, "seed": seed, "test_error": error, "ratio": ratio}
-        for width, curves in ratios.items()
-        for seed, ratio in enumerate(curves)
-    ]
-    ds = make_sweep([*rows, {"width": 64, "seed": 0, "test_error": NO_DESCENT, "ratio": error}])
-    correlation = claim.rank_correlation(ds, claim.training_measures(ds)).sel(measure=SPECTRUM)
-    means = words.mean_by_width(correlation)
-    assert [key for key, _ in means] == [{"width": width} for width in ratios]
-    assert [mean for _, mean in means] == pytest.approx([1, 0, -1])
+def test_a_measure_that_follows_the_peak_is_a_yes_in_one_sentence():
+    text = answer(planted())
+    assert text.startswith(
+        "Yes. In 12 networks of 6 seeds the spectrum peaks when the second descent starts (0.01 decades"
+    )
+    assert "95 % interval -0.01 to +0.03" in text and text.count(". ") == 1
 
 
-def test_a_measure_that_knows_the_peak_is_better_than_late_events():
-    text = answer(planted(shift=0, baseline=0.8))
-    assert text.startswith(f"{SPECTRUM} is better than interpolation, the best baseline (chosen on the same members)")
-    assert "in 12 members: 12 strong" in text and "0 diverged, 0 unfinished" in text
-    assert f"{SPECTRUM}: closer to the peak than its curves shifted in epoch" in text
-    assert f"{SPECTRUM}: noticed 12 of 12 second descents during training, in the median +0." in text
-    assert "interpolation: noticed 12 of 12 second descents during training." in text
-    assert "95 % interval" in text and "at width 8" in text and "at width 16" in text
+def test_no_says_why():
+    assert answer(planted(0.6)).startswith(
+        "No. In 12 networks with a second descent the spectrum does not peak at its start (0.61 decades after it"
+    )
+    assert "does not follow its start from seed to seed: a fixed epoch does as well (p = 1;" in answer(
+        planted(measure=lambda _: tent(2.0))
+    )
+    assert answer(planted(measure=lambda _: NO_DESCENT)) == (
+        "No. The spectrum has no peak in any of 12 networks with a second descent."
+    )
 
 
-def test_a_late_measure_is_worse_than_an_event_at_the_peak():
-    assert f"{SPECTRUM} is worse than interpolation" in answer(planted(shift=0.8, baseline=0))
+def test_what_the_sweep_could_not_have_told_comes_with_the_command_that_would():
+    again = "This would do: python experiments/train_sweep.py --workdir=runs/seeds-more --width=8,32 --seed=0,1,2,3,4"
+    few = answer(planted(seeds=2))
+    assert few == f"{words.UNTOLD}: it has 2 seeds with a second descent, and needs 3. {again}"
+    three = answer(planted(seeds=3, widths=(8,)))
+    assert three.startswith(
+        f"{words.UNTOLD}: the starts of the second descent differ by 0.08 decades between seeds, and"
+    )
+    assert three.endswith(f"with 3 seeds a measure that follows them is found in 28% of cases. {again},5")
+    rare = planted().where(lambda ds: ds["epoch"].isin(EPOCHS[::6]))[["energy"]]
+    assert answer(planted().assign(rare)) == (
+        f"{words.UNTOLD}: its 12 networks with a second descent have fewer than 3 spectra around its start. This would "
+        "do: python experiments/evaluate_spectrum.py --workdir=runs/seeds --name=all && python experiments/indicate.py "
+        "--workdir=runs/seeds --spectrum=all"
+    )
+    assert "it has no spectra. This would do: python experiments/evaluate" in answer(planted().drop_vars("energy"))
 
 
-def test_a_measure_that_is_the_baseline_is_not_distinguishable_from_it():
-    assert f"{SPECTRUM} is not distinguishable from" in answer(planted(shift=0.3, baseline=0.25, jitter=0.1))
+def test_without_a_second_descent_there_is_nothing_to_tell():
+    no_descent = make_sweep([{"width": 8, "seed": s, "test_error": NO_DESCENT, "ratio": tent(2)} for s in range(3)])
+    assert "none of its 3 networks has a second descent, a rise and then a fall of the test error by 3" in answer(
+        no_descent
+    )
+    assert "No member is without label noise" in details(no_descent)
+    no_descent["test_error"][:, -1] = NAN
+    assert "no network has a second descent yet, 3 are unfinished. The same command goes on" in answer(no_descent)
 
 
-def test_noise_is_not_better_than_the_baseline_nor_than_chance():
-    rng = np.random.default_rng(3)
-    for baseline, than in ((0.1, "worse than"), (0.6, "not distinguishable from"), (5, "no better than chance")):
-        ds = planted(baseline=baseline, measure=lambda _: rng.uniform(0.1, 0.5, len(EPOCHS)))
-        text = answer(ds)
-        assert f"{SPECTRUM} is better than" not in text and f"{SPECTRUM} is {than}" in text
-        assert f"{SPECTRUM}: no closer to the peak than its curves shifted in epoch" in text
+def test_the_table_has_a_row_for_each_measure():
+    head, spectrum, *_, interpolation = words.verdict_cells(verdict(planted(seeds=2)))
+    assert head[:4] == ["measure", "answer", "peaks in", "lead, decades"]
+    assert spectrum == ["high frequency ratio", "could not have told", "4 of 4", "+0.01", "-", "0%", "4 of 4", "-"]
+    assert interpolation[0] == "interpolation (event)"
 
 
-def test_with_few_recorded_spectra_nothing_can_be_told_from_chance():
+def test_the_details_name_what_was_left_out_the_best_baseline_and_what_is_not_recorded():
     ds = planted(baseline=0.8)
-    some = ds.assign(energy=ds["energy"].where(ds["epoch"].isin(EPOCHS[::4])))  # 10 after epoch 0
-    text = answer(some)
-    assert f"{SPECTRUM} is not distinguishable from chance (too few recorded epochs), although closer than" in text
-    assert f"{SPECTRUM}: too few recorded epochs to tell it from its curves shifted in epoch (p = 0.1" in text
-    assert "no better than chance" not in text and f"{SPECTRUM} is better" not in text
-    text = answer(planted(seeds=3))
-    assert "too few seeds to tell it from its curves exchanged between seeds (p =" in text
+    assert "high_frequency_ratio is nearer than interpolation, the best baseline" in details(ds)
+    assert "high_frequency_ratio is farther than interpolation" in details(planted(shift=0.8, baseline=0.2))
+    assert "not distinguishable from interpolation" in details(planted(shift=0.3, baseline=0.3, jitter=0.1))
+    assert "jacobian_ratio (needs jacobian_norm, logit_norm)" in details(ds)
+    assert "Every member has a second descent: false alarms cannot be tested" in details(ds)
+    ds["test_error"][0, -1] = NAN
+    assert "in 12 members: 11 strong, 0 weak, 0 none. Left out: 0 diverged, 1 unfinished." in details(ds)
 
 
 def test_the_verdict_says_how_many_spectra_are_those_of_straight_lines():
@@ -97,52 +114,14 @@ def test_the_verdict_says_how_many_spectra_are_those_of_straight_lines():
     share = xr.full_like(ds["energy"].isel(example=0, frequency=0, drop=True), 2.0)  # other splits, epoch 0
     share[:, 1:, 0] = np.where(ds["member"] < 3, 0.95, 0.85)[:, None]
     share[:, 1::2, 0] = NAN
-    text = answer(ds.assign(slope_share=share))
+    text = details(ds.assign(slope_share=share))
     assert f"The slope dominates 25% of {12 * 19} training spectra: their raw ratio is the slope" in text
-    assert "slope dominates" not in answer(ds)
-
-
-def test_unfinished_members_are_named():
-    ds = planted(seeds=2)
-    ds["test_error"][0, -1] = NAN
-    assert "in 4 members: 3 strong, 0 weak, 0 none. Left out: 0 diverged, 1 unfinished." in answer(ds)
+    assert "slope dominates" not in details(ds)
 
 
 def test_a_setting_is_described_in_words():
     assert words.describe({"label_noise": 0.1, "train_size": 4000}) == "label noise 0.1, train size 4000"
     assert words.describe({}) == ""
-
-
-def test_the_verdict_says_what_could_not_be_tested_and_why():
-    no_descent = [{"width": 8, "seed": s, "test_error": NO_DESCENT, "ratio": tent(2)} for s in range(3)]
-    text = answer(make_sweep(no_descent))
-    assert text.startswith("No member has a second descent") and "No member is without label noise" in text
-    assert "jacobian_ratio (needs jacobian_norm, logit_norm)" in text and "is better" not in text
-    assert f"{SPECTRUM}: false alarms in 3 of 3 members without a second descent." in text
-
-    text = answer(planted(seeds=2))
-    assert "(2 seeds: no interval)" in text
-    assert "cannot be compared with the baselines: an interval needs 3 seeds with a value, not 2." in text
-    assert "Every member has a second descent: false alarms cannot be tested" in text
-
-    apart = planted(seeds=2).isel(member=[0, 3])
-    assert "too few seeds at one width to compare it with its curves exchanged" in answer(apart)
-
-    text = answer(planted().drop_dims(["split", "example", "frequency"]))
-    assert f"{SPECTRUM} (needs energy)" in text and f"{SPECTRUM} cannot be compared" in text
-
-    clean = [m | {"label_noise": 0.0, "test_error": error_with_peak(2)} for m in no_descent]
-    text = answer(make_sweep([*clean, no_descent[0]]))
-    assert "Every member without label noise has a second descent" in text
-    assert "noisy_fit: not recorded in any member with a second descent" in text
-
-    text = answer(make_sweep([m | {"label_noise": 0.0, "diverged": 0 if m["seed"] == 0 else -1} for m in no_descent]))
-    assert "1 diverged" in text
-    assert f"{SPECTRUM}: false alarms in 2 of 2 members without a second descent (2 of 2 without label noise)." in text
-
-
-def test_the_verdict_is_the_same_each_time():
-    assert words.verdict(planted()) == words.verdict(planted())
 
 
 def test_memorisation_is_reported_at_the_peak_and_in_the_end():
@@ -154,7 +133,7 @@ def test_memorisation_is_reported_at_the_peak_and_in_the_end():
     heading, *lines = words.memorisation_in_words(ds)
     assert f"median peak of the test error is at epoch {peak:g}." in heading
     (line,) = [line for line in lines if line.startswith("loss")]
-    assert line.startswith(f"loss: 0.83 (95 % interval 0.12 to 1.55) at epoch {nearest}, 0.00 (95 % interval 0.00 to")
+    assert line.startswith(f"loss: 0.83 (95 % interval 0.12 to 1.00) at epoch {nearest}, 0.00 (95 % interval 0.00 to")
     assert line.endswith("at the end; 6 members.")
     ds["test_error"][0, -1] = NAN
     assert "loss: 1.00 (95 % interval 1.00 to 1.00) at" in "\n".join(words.memorisation_in_words(ds))

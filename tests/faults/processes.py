@@ -35,6 +35,13 @@ def wait(process, seconds):
         process.wait(timeout=max(0.0, seconds))
 
 
+def wait_for_imports(process):
+    """Waits until JAX is being imported, which is after the flags were read."""
+    maps = pathlib.Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and "jaxlib" not in maps.read_text():
+        time.sleep(0.01)
+
+
 def wait_for_files(process, workdir, pattern):
     while process.poll() is None and not list(workdir.glob(pattern)):
         time.sleep(0.02)

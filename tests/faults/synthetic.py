@@ -8,8 +8,9 @@ from packs import MEMBERS, assert_same, make_results, make_state, variables_of
 from spectral_dd import named_spectra, stored, verify
 from spectral_dd.checkpoint import PackWriter
 from spectral_dd.errors import CheckpointError, InputError
+from spectral_dd.members import expand
 from spectral_dd.planning.epochs import recorded_epochs
-from spectral_dd.sweeps import Lowering, Pack, Sweep, expand, read_sweep, write_sweep
+from spectral_dd.sweeps import Lowering, Pack, Sweep, read_sweep, write_sweep
 
 PACKS = 2
 WIDTH = 20  # of the arrays

@@ -14,8 +14,9 @@ import spectral_dd as sdd
 from spectral_dd import padding, strict_json
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import InputError
+from spectral_dd.members import expand
 from spectral_dd.planning import packing
-from spectral_dd.sweeps import Lowering, Sweep, check_workdir, expand
+from spectral_dd.sweeps import Lowering, Sweep, check_workdir
 
 EXAMPLES = settings(
     max_examples=2000 if os.environ.get("TORTURE") else 40, deadline=None, derandomize=True, database=None

@@ -4,11 +4,12 @@ import pytest
 
 import spectral_dd as sdd
 from spectral_dd.errors import InputError
+from spectral_dd.members import expand
 from spectral_dd.planning import disk
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.plan import plan_sweep
 from spectral_dd.planning.prepare import prepare
-from spectral_dd.sweeps import expand, read_sweep
+from spectral_dd.sweeps import read_sweep
 
 
 def planned(workdir, configs):

@@ -2,9 +2,11 @@ import itertools
 
 import pytest
 
+import spectral_dd as sdd
 from spectral_dd.config import Config
 from spectral_dd.data import draw
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs, thinning
+from spectral_dd.planning.prepare import prepare
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_a_budget_keeps_the_last_spectra_and_as_many_as_it_can(digits, budget):
         assert kept[-1] == 40 and set(kept) <= set(recorded)
         assert budget == 1 or len(kept) * spectra <= budget * (training + len(kept) * spectra)
         steps = {recorded.index(b) - recorded.index(a) for a, b in itertools.pairwise(kept)}
-        assert len(steps) <= 1
+        assert max(steps, default=1) - min(steps, default=1) <= 1
     assert (len(kept) == len(recorded)) if budget >= 0.3 else (len(kept) < len(recorded))
     words = f"--spectrum_budget={budget:g}: spectra at {len(kept)} of {len(recorded)} recorded epochs"
     assert thinning([config], digits, draws) == ("" if len(kept) == len(recorded) else words)
@@ -46,3 +48,21 @@ def test_no_spectra_are_recorded_where_none_are_asked_for(digits):
     config = Config.of(train_size=128, spectrum_examples=0)
     assert spectrum_epochs([config], digits, [draw(digits, config)]) == []
     assert thinning([config], digits, [draw(digits, config)]) == ""
+
+
+def test_spectra_start_where_the_preset_says_but_the_last_epoch_always_has_them(digits):
+    config = Config.of(train_size=96, batch_size=32, epochs=40, spectrum_from_epoch=8)
+    draws = [draw(digits, config)]
+    assert spectrum_epochs([config], digits, draws) == [e for e in recorded_epochs(config) if e >= 8]
+    words = "--spectrum_from_epoch=8, --spectrum_budget=1: spectra at 8 of 15 recorded epochs"
+    assert thinning([config], digits, draws) == words
+    assert spectrum_epochs([config.replace(spectrum_from_epoch=900)], digits, draws) == [40]
+
+
+def test_the_default_preset_has_a_spectrum_at_every_record_from_where_the_test_error_has_fallen_on():
+    """For one member as for many: the verdict is asked of sweeps of any size."""
+    for axes in ({"width": 32}, {"width": (8, 32), "seed": (0, 1), "label_noise": (0, 0.15)}):
+        prepared = prepare(sdd.sweep("digits", **axes))
+        recorded = recorded_epochs(prepared.configs[0])
+        kept = spectrum_epochs(prepared.configs, prepared.dataset(0), prepared.draws)
+        assert kept == [epoch for epoch in recorded if epoch >= 8] and len(kept) == 18

@@ -4,9 +4,9 @@ import jax
 import pytest
 
 from spectral_dd.config import Config
-from spectral_dd.family import lowerings
 from spectral_dd.planning import packing, tune
 from spectral_dd.planning.cost import Cost
+from spectral_dd.programs import lowerings
 from spectral_dd.sweeps import Lowering, Pack
 
 CONFIGS = [Config.of(model="mlp", width=w, seed=s, train_size=200, epochs=10**7) for w in (2, 8) for s in (0, 1)]
@@ -37,7 +37,7 @@ def test_lowerings_of_a_long_sweep_are_timed_and_another_process_reads_it(datase
     choices = tune.tune(CONFIGS, plan_of(CONFIGS, cost), datasets, tune.Timings(path))
     (choice,) = choices.values()
     assert set(choice.seconds) == {2, 8} and all(seconds > 0 for seconds in choice.seconds.values())
-    candidates = lowerings(jax.local_devices()[0].platform)
+    candidates = lowerings(jax.local_devices()[0].platform, CONFIGS[0])
     assert all(choice.lowerings[width] in candidates for width in (2, 8))
     assert len(json.loads(path.read_text())) == 2 * len(candidates)
     # A sweep that is too short to time anything finds them on disk.
@@ -50,7 +50,7 @@ def test_nothing_is_timed_for_a_short_sweep(datasets, cost, tmp_path):
     short = [c.replace(epochs=100) for c in CONFIGS]
     timings = tune.Timings(tmp_path / "timings.json")
     assert tune.tune(short, plan_of(short, cost), datasets, timings) == {}
-    assert tune.lowering_for({}, short[0]) == lowerings(jax.local_devices()[0].platform)[0]
+    assert tune.lowering_for({}, "cpu", short[0]) == lowerings(jax.local_devices()[0].platform, CONFIGS[0])[0]
 
 
 @pytest.mark.parametrize("damaged", ['{"a": [1', '{"a": [0.5, 3.0]}', "[1]"])
@@ -78,7 +78,7 @@ def test_estimates_are_corrected_by_what_was_timed_and_interpolated_between(cost
     other = config.replace(batch_size=50)
     assert timed.step_seconds(other, 4) == cost.step_seconds(other, 4)
     for width, convolution in ((1, "im2col"), (3, "im2col"), (5, "lax"), (9, "lax")):
-        assert tune.lowering_for(choices, config.replace(width=width)).convolution == convolution
+        assert tune.lowering_for(choices, "cpu", config.replace(width=width)).convolution == convolution
 
 
 def test_packs_follow_timed_steps(cost):

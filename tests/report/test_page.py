@@ -9,6 +9,7 @@ import xarray as xr
 from small_sweep import make_sweep
 
 from spectral_dd.analysis import words
+from spectral_dd.analysis.verdict import verdict
 from spectral_dd.report import draw_report, page
 
 
@@ -73,9 +74,18 @@ def test_a_whole_sweep_is_described(whole):
     assert drawn.text["code"] == ["train --width=2,4 --name=<x> & 'y'"]
     assert "20.0% of the training labels wrong" in drawn.html
     assert not any(attributes.get("class") == "note" for _, attributes in drawn.tags)
-    assert drawn.text["li"] == words.verdict(make_sweep())
     assert any("in 4 members: 4 strong, 0 weak, 0 none" in sentence for sentence in drawn.text["li"])
     assert "at most 1%, is width 4." in drawn.html
+
+
+def test_the_question_is_answered_first_then_the_table_then_the_details(whole):
+    drawn, _ = whole
+    found = verdict(make_sweep())
+    question = drawn.html.index(f"<h2>{words.QUESTION}".replace("'", "&#39;"))
+    answer = drawn.html.index(f'<p class="answer">{words.UNTOLD}: it has 2 seeds', question)
+    table = drawn.html.index(f"<th>{words.verdict_cells(found)[0][3]}</th>", answer)
+    assert drawn.html.index("<summary>Details</summary>", table) < drawn.html.index("<h2>Figures")
+    assert drawn.text["li"] == words.verdict_details(found, make_sweep())
 
 
 def test_text_is_escaped_wherever_it_comes_from(tmp_path):

@@ -1,0 +1,93 @@
+"""A sweep on hardware that is not here, as a table with a line a pack; nothing is written."""
+
+import os
+from collections.abc import Iterator
+
+from spectral_dd.errors import InputError
+from spectral_dd.family import host_arrays
+from spectral_dd.planning import disk, packing, target
+from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs
+from spectral_dd.planning.fit import program_names
+from spectral_dd.planning.hardware import GIB, Chip, Target
+from spectral_dd.planning.plan import plan_sweep
+from spectral_dd.planning.prepare import Prepared
+from spectral_dd.programs import lowerings
+from spectral_dd.sweeps import Pack, Sweep, check_workdir
+
+
+def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int, hardware: Target) -> Iterator[str]:
+    """Lines: of each pack, what its programs need and how fast they can be at most; then of the whole sweep.
+
+    Raises:
+      InputError: DIR cannot take this sweep, or the hardware cannot.
+    """
+    if hardware.num_devices > len(prepared.configs):
+        raise InputError(
+            f"--target={hardware.name}: has {hardware.num_devices} devices for {len(prepared.configs)} members; "
+            "choose fewer"
+        )
+    existing, cost = check_workdir(workdir, prepared.configs), Cost(prepared.configs, prepared.datasets)
+    sweep = existing or plan_sweep(prepared, cost, min_packs, target=hardware)
+    prepared.check_datasets(sweep)
+    jobs = [_job(prepared, sweep, pack, hardware) for pack in sweep.packs]
+    yield "pack  members  widths  lowering       memory  a step of all members of a device  at least  programs"
+    device_seconds = 0.0
+    for number, (job, accounts) in enumerate(zip(jobs, target.compile_for(hardware, jobs), strict=True)):
+        yield f"{number:4d}  {_line(job, accounts, hardware)}"
+        members = sweep.packs[number].members
+        draws = [prepared.draws[i] for i in members]
+        with_spectra = spectrum_epochs(job.configs, prepared.dataset(members[0]), draws)
+        device_seconds += _seconds(job, accounts, hardware.chip, len(with_spectra))
+    yield (
+        f"{len(sweep.configs)} members in {len(sweep.packs)} packs on {hardware.name}: at least "
+        f"{device_seconds / 3600:.2g} device hours, by the roofline of the data sheet: a lower bound, not a promise; "
+        f"records take up to {disk.in_units(disk.disk_bytes(workdir, sweep, prepared, cost))} of the disk"
+    )
+
+
+def _job(prepared: Prepared, sweep: Sweep, pack: Pack, hardware: Target) -> target.Job:
+    configs, dataset = sweep.members(pack), prepared.dataset(pack.members[0])
+    draws = [prepared.draws[i] for i in pack.members]
+    shapes = host_arrays(configs, dataset, draws)[0].shapes()
+    # A sweep that was begun elsewhere has lowerings for there.
+    usual = lowerings(hardware.platform, packing.widest(configs))[0]
+    return target.Job(
+        configs,
+        dataset.num_classes,
+        shapes,
+        sweep.lowering(pack, hardware.platform) or usual,
+        1 if sweep.apart else min(hardware.num_devices, len(configs)),
+        program_names(prepared, pack.members),
+    )
+
+
+def _line(job: target.Job, accounts: dict[str, target.Account], hardware: Target) -> str:
+    step, config = accounts["training"], packing.widest(job.configs)
+    chip, gib = hardware.chip, GIB
+    widths = sorted({c.width for c in job.configs})
+    memory = max(account.memory for account in accounts.values())
+    bound = "FLOPs" if step.flops / chip.flops(config) > step.bytes / chip.bandwidth else "bytes"
+    seconds = sum(account.compile_seconds for account in accounts.values())
+    collectives, transfers = (
+        sum(getattr(account, name) for account in accounts.values()) for name in ("collectives", "host_transfers")
+    )
+    return (
+        f"{len(job.configs):7d}  {'-'.join(map(str, dict.fromkeys((widths[0], widths[-1])))):6s}  "
+        f"{job.lowering.convolution}, {step.at_once} at once  {memory / gib:.2f} of {hardware.memory / gib:.1f} GiB  "
+        f"{step.flops / 1e9:.2f} GFLOP, {step.bytes / 1e6:.1f} MB, bound by {bound}  "
+        f"{step.seconds(chip, config) * 1e3:.3g} ms  {len(accounts)} in {seconds:.0f} s, {collectives} collectives, "
+        f"{transfers} transfers to the host"
+    )
+
+
+def _seconds(job: target.Job, accounts: dict[str, target.Account], chip: Chip, spectra: int) -> float:
+    """Device seconds of a pack: training, evaluation at each record, spectra and what is measured around them."""
+    config = packing.widest(job.configs)
+    exact = config.replace(dtype=config.param_dtype, matmul_precision="float32")
+    times = {"training": max(c.steps for c in job.configs), "evaluation": len(recorded_epochs(config))}
+    times |= {"spectra": spectra, "outputs": spectra * (1 + config.spectrum.updates)}
+    return job.num_devices * sum(
+        times[name] * account.seconds(chip, exact if name in ("spectra", "outputs") else config)
+        for name, account in accounts.items()
+    )
