@@ -15,6 +15,7 @@ import pathlib
 from absl import flags
 
 from spectral_dd import cli, cluster
+from spectral_dd.config import Config
 from spectral_dd.errors import InputError
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -35,7 +36,7 @@ flags.DEFINE_string("partition", None, "partition of the jobs", **own)
 flags.DEFINE_string("time", "1-00:00:00", "time limit of a job, after which it goes on in the next", **own)
 flags.DEFINE_string("memory", None, "memory of a job's host, as sbatch's --mem takes it", **own)
 flags.DEFINE_string("account", None, "account of the jobs", **own)
-flags.DEFINE_string("sbatch", "", "other options of sbatch, as '--qos=high --exclusive'", **own)
+flags.DEFINE_multi_string("sbatch", [], "other options of sbatch, as '--qos=high --exclusive'", **own)
 flags.DEFINE_integer("save_seconds", 120, "time for saving before the time limit", lower_bound=1, **own)
 flags.DEFINE_multi_string("evaluate", [], "flags of evaluate_spectrum.py in quotes, as often as wanted", **own)
 flags.DEFINE_list("then", ["report"], f"when all is done: {', '.join(THEN)}; empty: nothing", **own)
@@ -70,8 +71,10 @@ def evaluate_arguments(text: str) -> tuple[list[str], str]:
     arguments = text.split()
     script = cli.load(HERE / "evaluate_spectrum.py")
     cli.parse(script, ["evaluate_spectrum.py", f"--workdir={FLAGS.workdir}", *arguments])
-    if len(cli.given(script.FLAGS, ["spectrum_half_width"]).get("spectrum_half_width", [])) > 1:
-        raise InputError(f"--evaluate={text}: must have one --spectrum_half_width; give --evaluate for each")
+    settings = cli.given(script.FLAGS, script.SETTINGS)
+    if several := [name for name, values in settings.items() if len(values) > 1]:
+        raise InputError(f"--evaluate={text}: must have one --{several[0]}; give --evaluate for each")
+    Config.of(**{name: values[0] for name, values in settings.items()})
     return arguments, script.FLAGS.name
 
 
@@ -79,7 +82,7 @@ def resources() -> cluster.Resources:
     cluster.minutes(FLAGS.time)
     named = {"partition": FLAGS.partition, "mem": FLAGS.memory, "account": FLAGS.account}
     options = {name: value for name, value in named.items() if value is not None}
-    options |= cluster.parse_options(FLAGS.sbatch)
+    options |= cluster.parse_options(" ".join(FLAGS.sbatch))
     return cluster.Resources(FLAGS.time, FLAGS.processes, FLAGS.gpus, options, FLAGS.save_seconds)
 
 

@@ -222,7 +222,7 @@ def parse(script: types.ModuleType, argv: Sequence[str]) -> bool:
         raise InputError(f"{rest[1]}: not a flag; flags are written --name=value")
     for name in flag_values:
         flag = flag_values[name]
-        if flag.present > 1:
+        if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
             raise InputError(f"--{name}: is given {flag.present} times; give it once")
         if isinstance(flag.value, str) and flag.value.startswith("--"):
             raise InputError(f"--{name}: has no value; flags are written --name=value")
