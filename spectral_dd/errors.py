@@ -8,6 +8,9 @@ class InputError(ValueError):
     """The user gave something that cannot work. The message names the flag or file, the value and what is allowed;
     scripts exit with status 2."""
 
+    def __init__(self, message: object) -> None:
+        super().__init__(" ".join(str(message).splitlines()))  # A value that is named may have several lines.
+
 
 class LockedError(RuntimeError):
     """Another process writes there; what it left is done. Scripts exit with status 3."""

@@ -116,7 +116,7 @@ def test_a_sweep_json_changed_anywhere_is_the_same_or_refused(path, value, remov
     try:
         sweep = Sweep.from_json(strict_json.parse(text))
     except ValueError as error:
-        one_line(error)
+        one_line(InputError(error))  # as `read_sweep` answers
         return
     # Whoever seals it again may change what it says, but not what it is.
     assert reseal or sweep == known_sweep()
