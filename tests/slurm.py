@@ -92,6 +92,8 @@ class Slurm:
             return subprocess.Popen(daemon, stdout=log, stderr=log)
 
     def __exit__(self, *exception):
+        for process in self.processes():  # of a test that failed
+            os.kill(process, signal.SIGKILL)
         for process in self._processes[::-1]:
             process.terminate()
             process.wait(30)
@@ -123,8 +125,8 @@ class Slurm:
         self.ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
         self.wait_for(lambda: self.ask("sinfo", "-h", "-n", node, "-o", "%t") == "idle", 30)
 
-    def processes(self, job):
-        """All that a job has started, and Slurm's own processes for it."""
+    def processes(self, job=""):
+        """All that a job, or any, has started, and Slurm's own processes for it."""
         found = []
         for place in pathlib.Path("/proc").glob("[0-9]*"):
             try:
@@ -132,8 +134,10 @@ class Slurm:
             except OSError:  # It has ended.
                 continue
             ours = f"SLURM_CONF={self.here}/slurm.conf".encode() in environment.split(b"\0")
-            of_job = f"SLURM_JOB_ID={job}".encode() in environment.split(b"\0")
-            if ours and (of_job or command.startswith(f"slurmstepd: [{job}.".encode())):
+            of_job = any(part.startswith(b"SLURM_JOB_ID=") for part in environment.split(b"\0"))
+            if job:
+                of_job = f"SLURM_JOB_ID={job}".encode() in environment.split(b"\0")
+            if ours and (of_job or command.startswith(f"slurmstepd: [{job}{'.' if job else ''}".encode())):
                 found.append(int(place.name))
         return found
 
