@@ -61,6 +61,8 @@ class Family:
         self._images = jax.device_put(arrays.images, self.programs.replicated)
         self._members, self._probed = self.to_devices(arrays.members), self.to_devices(arrays.probed)
         self._initial: Any = None  # parameters
+        # Member by member, so that the number of devices does not change the order of its sums.
+        self._distance = jax.jit(self.programs.over_members(lambda a, b, _: measures.distance(a, b), 1, 0))
 
     def initial_state(self) -> State:
         """The state before the first epoch: each member is drawn at its own width, then padded."""
@@ -99,7 +101,7 @@ class Family:
         if self._initial is None:
             self.initial_state()
         found = self.programs["evaluation"].call(self._members, state, self._images)
-        distance = jax.jit(measures.distance)(state.variables["params"], self._initial)
+        distance = self._distance(state.variables["params"], self._initial, None)
         return self.to_host(found | {"distance_from_initialisation": distance})
 
     def probe(self, state: State, epoch: int) -> dict[str, np.ndarray]:

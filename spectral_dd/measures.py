@@ -258,10 +258,10 @@ def margin(logits: Float[Array, "example class"], labels: Int[Array, " example"]
     return jnp.where(is_label, logits, -jnp.inf).max(axis=-1) - others.max(axis=-1)
 
 
-def distance(parameters: Any, others: Any) -> Float[Array, " member"]:
-    """L2 distance between all parameters of a network and others, as a rule its initial ones; leaves `(member, ...)`.
+def distance(parameters: Any, others: Any) -> Float[Array, ""]:
+    """L2 distance between all parameters of a network and others, as a rule its initial ones.
 
     Distance from initialisation: e.g. Nagarajan and Kolter, arXiv 1901.01672.
     """
-    squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2, axis=tuple(range(1, a.ndim))), parameters, others)
+    squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), parameters, others)
     return jnp.sqrt(sum(jax.tree.leaves(squares)))

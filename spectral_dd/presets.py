@@ -72,9 +72,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "epochs": 400,
         # Many small spectra: the verdict needs one at every recorded epoch from where the test error has fallen on.
         "spectrum_from_epoch": 8,
-        "spectrum_examples": 100,
+        "spectrum_examples": 80,
         "spectrum_points": 16,
-        "spectrum_measures": 16,
+        "spectrum_measures": 12,
         "spectrum_updates": 4,
         "spectrum_budget": 0.18,
     },

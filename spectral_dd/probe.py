@@ -33,7 +33,7 @@ class Probe(NamedTuple):
 
 
 # Planes through three test examples, and points along a side of each.
-PLANES, PLANE_POINTS = 8, 12
+PLANES, PLANE_POINTS = 4, 12
 
 # The neighbourhood of an example whose local complexity is measured: orthogonal directions, and their length.
 HULL_DIRECTIONS, HULL_RADIUS = 4, 0.005

@@ -166,12 +166,12 @@ class Programs:
                 per_member = self._dealt(self._shapes.probed)
                 state = state._replace(optimizer=None)
         donated = (1,) if name == "training" else ()
-        mapped = jax.jit(self._over_members(function, at_once, len(scalars)), donate_argnums=donated)
+        mapped = jax.jit(self.over_members(function, at_once, len(scalars)), donate_argnums=donated)
         precision = config.matmul_precision if name in ("training", "evaluation") else "float32"
         with jax.default_matmul_precision(precision):
             return mapped.lower(per_member, state, images, *scalars)
 
-    def _over_members(self, f: Callable[..., Any], at_once: int, scalars: int) -> Callable[..., Any]:
+    def over_members(self, f: Callable[..., Any], at_once: int, scalars: int) -> Callable[..., Any]:
         """Maps `f(member, state, images, *scalars)` over the members, sharded over the devices."""
         on_each = self._on_each
 

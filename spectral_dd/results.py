@@ -22,7 +22,7 @@ from spectral_dd.sweeps import Pack, Sweep, read_sweep
 
 # From so many bytes on, what was measured around single examples is read when it is used.
 LAZY_BYTES = 2**30
-_DERIVED_FROM = ("energy", "slope_energy")
+_DERIVED_FROM = ("energy", "slope_energy", "residual_energy", "noise_energy")
 
 
 def load_results(
@@ -41,7 +41,8 @@ def load_results(
       spectrum: the name of spectra that `evaluate.evaluate_spectra` made; by default those of training.
       skip_damaged: leave damaged records out, as if they were not recorded. What is lazy is checked when it is read.
       lazy: what was measured around single examples is made of dask arrays, a chunk a pack and epoch, and read when it
-        is used; by default where it is more than `LAZY_BYTES`.
+        is used; by default where it is more than `LAZY_BYTES`. Then `area_under_margin`, `reproducibility` and
+        `plane_regions` are left out, which all of it must be read for.
       averaged: what was measured around single examples is averaged over them: `example` is one long. So the results of
         thousands of networks fit into memory, and all that is computed of means is as before. None: where they would
         be lazy.

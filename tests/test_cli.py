@@ -132,7 +132,7 @@ def test_tasks_that_start_at_the_same_time_share_a_new_directory(small, small_ax
     errors = [task.communicate(timeout=300)[1] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0, 0], errors
     assert len(read_sweep(tmp_path / "run").packs) == 2
-    assert "no pack is left for --task_index=2: the sweep has 2\n" in errors[2]
+    assert "task 2 of 3 (--task_index): none of 2 packs\n" in errors[2]
     ours, theirs = sdd.load_results(tmp_path / "run"), sdd.load_results(small)
     assert not ours.test_error.isnull().any()
     # Other packs, other padding: sums are rounded otherwise, which later epochs amplify.

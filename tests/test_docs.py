@@ -31,7 +31,9 @@ def run_words(words):
     if words[:3] == ["python", "-m", "spectral_dd"]:
         sys.argv = ["spectral_dd/__main__.py", *words[3:]]
         return main()
-    script = SCRIPTS / (pathlib.Path(words[1]).name if words[0] == "python" else f"{words[1]}.py")
+    script = ROOT / words[1] if words[0] == "python" else SCRIPTS / f"{words[1]}.py"
+    if script.parent.name == "benchmarks":
+        return not script.exists()
     arguments = [word.replace("$i", "1") for word in words[2:]]
     if script.stem == "train_sweep" and not any(argument.startswith("--target") for argument in arguments):
         return cli.run_script([str(script), *arguments, *(["--dry_run"] * ("--dry_run" not in arguments))])

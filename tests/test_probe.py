@@ -100,7 +100,7 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64, fast_j
             of_all = {"optimization_variance", "plane_label"}  # tested below, and in another way
             assert expected.keys() | of_all == spectra.keys() == records.MEASURED.keys()
         points = measures.plane_points(jnp.asarray(digits.test_images[probe.planes(digits)] / 255), 12)
-        on_planes = logits(255 * points.reshape(-1, 8, 8, 1)).reshape(8, 144, 10)
+        on_planes = logits(255 * points.reshape(-1, 8, 8, 1)).reshape(-1, 144, 10)
         np.testing.assert_array_equal(spectra["plane_label"][i], on_planes.argmax(axis=2))
 
 

@@ -80,7 +80,7 @@ def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_a
 
 
 def test_a_job_that_is_requeued_and_loses_its_node_ends_bit_identical(slurm, many_records, tmp_path, capsys):
-    sdd.train(tmp_path / "undisturbed", sdd.sweep("digits", **many_records), tune=False)
+    sdd.train(tmp_path / "undisturbed", sdd.sweep(**many_records), tune=False)
     run = tmp_path / "run"
     job = submit(capsys, run, "--then=", *flags_of(many_records))["train"]
     slurm.wait_for(lambda: newest(run) > 10, 200)

@@ -65,7 +65,9 @@ def choose(name: str, wanted: Wanted, images: Iterable[str], labels: Iterable[st
         if kind in candidates or len(candidates) == 1:
             return kind if kind in candidates else candidates[0]
         if candidates:
-            raise InputError(f"{name}: --{kind}_feature= must say which of {', '.join(candidates)} is the {kind}")
+            raise InputError(
+                f"{name}: --{kind}_feature= must say which of {', '.join(sorted(candidates))} is the {kind}"
+            )
         listed = ", ".join(f"{key} ({value})" for key, value in sorted(has.items()))
         raise InputError(f"{name}: must have a feature of {kind}s; it has {listed}")
 

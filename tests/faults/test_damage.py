@@ -98,7 +98,7 @@ def test_states_of_a_finished_run_can_go(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     assert verify.prune_states(copy, keep=1)[0] == 2
     assert verify.prune_states(copy, keep=0)[0] == 2
-    assert not list(copy.rglob("*.npz")) and findings(copy) == []
+    assert not list(copy.rglob("rolling/*.npz")) and findings(copy) == []
 
 
 def test_an_unsealed_file_of_a_sealed_sweep_is_refused(run):

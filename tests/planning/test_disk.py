@@ -27,7 +27,8 @@ def test_a_run_takes_at_most_what_was_said_and_a_finished_one_nothing_more(small
 
 
 def test_a_sweep_for_which_there_is_no_room_is_refused_and_nothing_written(tmp_path, small_axes):
-    configs = expand(small_axes | {"width": 10_000_000, "seed": 0})
+    records = {"epochs": 100_000, "records_per_decade": 50_000, "spectrum_examples": 0}
+    configs = expand(small_axes | records | {"width": 6000, "seed": 0})
     with pytest.raises(InputError, match=r"needs up to \S+ TB of the disk, .* are free there") as caught:
         disk.check_disk(*planned(tmp_path, configs))
     assert len(str(caught.value)) <= 300
