@@ -68,9 +68,9 @@ def test_what_is_too_large_is_said_before_anything_is_written(digits, tmp_path, 
 
 
 def test_a_pack_gets_the_lowering_that_fits(digits):
-    # Of an mlp fewer at once take no less.
-    convolutional = [config.replace(model="cnn5") for config in members(4, spectrum_examples=0)]
-    prepared = prepare(convolutional, dataset=digits)
+    # Of an mlp fewer at once take no less; with a large batch training takes more than evaluation.
+    large = members(4, spectrum_examples=0, train_size=600, batch_size=600)
+    prepared = prepare([config.replace(model="cnn5") for config in large], dataset=digits)
     cost, on = Cost(prepared.configs, prepared.datasets), jax.local_devices()[:1]
     pack = Pack((0, 1, 2, 3), Lowering("im2col", None), 1.0)
     assert fit.fitting(prepared, pack, on, cost) == pack.lowering  # moves less than there is: nothing is compiled
