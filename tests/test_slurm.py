@@ -31,7 +31,7 @@ def many_records():
         "seed": [0, 1],
         "train_size": 96,
         "batch_size": 32,
-        "epochs": 300,
+        "epochs": 3000,
         "label_noise": 0.2,
         "records_per_decade": 60,
         "spectrum_examples": 0,
@@ -87,12 +87,12 @@ def test_a_job_that_is_requeued_and_loses_its_node_ends_bit_identical(slurm, man
     slurm.ask("scontrol", "requeue", job)
     release(slurm, job)
     stopped_at = newest(run)
-    assert 10 < stopped_at < 300
+    assert 10 < stopped_at < many_records["epochs"]
     slurm.wait_for(lambda: newest(run) > stopped_at, 200)
     node = slurm.ask("squeue", "-h", "-j", job, "-o", "%N")
     slurm.lose(node, job)
     release(slurm, job)
-    assert newest(run) < 300
+    assert newest(run) < many_records["epochs"]
     slurm.wait_for(lambda: slurm.state(job) == "COMPLETED", 200)
     slurm.bring_back(node)
     assert_identical(everything(run), everything(tmp_path / "undisturbed"))
