@@ -57,6 +57,7 @@ def choose(name: str, wanted: Wanted, images: Iterable[str], labels: Iterable[st
     """
 
     def one(kind: str, asked: str, candidates: list[str]) -> str:
+        candidates = sorted(candidates)  # TFDS lists features in any order
         if asked:
             if asked in candidates:
                 return asked
@@ -65,9 +66,7 @@ def choose(name: str, wanted: Wanted, images: Iterable[str], labels: Iterable[st
         if kind in candidates or len(candidates) == 1:
             return kind if kind in candidates else candidates[0]
         if candidates:
-            raise InputError(
-                f"{name}: --{kind}_feature= must say which of {', '.join(sorted(candidates))} is the {kind}"
-            )
+            raise InputError(f"{name}: --{kind}_feature= must say which of {', '.join(candidates)} is the {kind}")
         listed = ", ".join(f"{key} ({value})" for key, value in sorted(has.items()))
         raise InputError(f"{name}: must have a feature of {kind}s; it has {listed}")
 

@@ -314,7 +314,7 @@ def test_features_of_other_names_and_types_are_read(tmp_path):
     np.testing.assert_array_equal(coarse, 10 * (load[0].train_labels % 2))
     assert load[0].version == "2.1.0"
     assert "--image_feature= must say which of picture, scan is the image" in load_error("others", tmp_path)
-    with pytest.raises(InputError, match="--label_feature=text: must be one of fine, coarse; it is Text"):
+    with pytest.raises(InputError, match="--label_feature=text: must be one of coarse, fine; it is Text"):
         data.load_dataset("others", str(tmp_path), data.Wanted("scan", "text"))
 
 
