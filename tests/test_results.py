@@ -136,8 +136,9 @@ def test_averaged_results_have_one_example_with_the_mean(finished):
     np.testing.assert_array_equal(averaged.test_error, whole.test_error)
     for name in ("energy", "margin"):
         np.testing.assert_allclose(averaged[name].squeeze("example"), whole[name].mean("example"), rtol=1e-5)
-    for name, values in sdd.verdict(whole).items():
-        np.testing.assert_array_equal(sdd.verdict(averaged)[name], values)
+    ours, theirs = sdd.verdict(averaged), sdd.verdict(whole)
+    for name, values in theirs.items():
+        np.testing.assert_array_equal(ours[name], values)
 
 
 def test_several_sweeps_are_one_data_set_with_members_numbered_through(finished, small, capsys):
