@@ -29,7 +29,7 @@ def load_hugging_face(name: str, wanted: source.Wanted) -> Dataset:
         import datasets
     except ImportError as error:
         raise InputError(f"{name}: needs the library datasets: `pip install datasets`, or spectral_dd[hf]") from error
-    with _one_line_errors(name, datasets):
+    with source.one_line_errors(name, "Hugging Face's datasets"), _no_bars(datasets):
         splits = _open(name.removeprefix(PREFIX), datasets)
         if "train" not in splits:
             raise InputError(f"{name}: must have a split train; it has {', '.join(splits)}")
@@ -38,28 +38,16 @@ def load_hugging_face(name: str, wanted: source.Wanted) -> Dataset:
         files = [file["filename"] for split in (train, test) if split is not None for file in split.cache_files]
         folder = source.folder_of("hf", name, files, features)
         arrays = source.cached(folder, name, lambda: _decode(name, train, test, features, datasets))
-        return Dataset.from_arrays(
-            **{key: array for key, array in arrays.items() if not key.startswith(source.COLUMN)},
-            name=name,
-            num_classes=num_classes,
-            test_fraction=wanted.test_fraction,
-            columns=source.by_column(arrays),
-            version=str(train.info.version or ""),
-        )
+        return source.dataset_of(arrays, name, num_classes, wanted, str(train.info.version or ""))
 
 
 @contextlib.contextmanager
-def _one_line_errors(name: str, datasets: Any) -> Iterator[None]:
-    """Turns what the library raises, which can be of nearly any type, into an `InputError`; no bars meanwhile."""
+def _no_bars(datasets: Any) -> Iterator[None]:
+    """Without the library's bars of progress."""
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{name}: cannot be read by Hugging Face's datasets: {reason}") from error
     finally:
         if bars:
             datasets.enable_progress_bars()

@@ -1,4 +1,4 @@
-"""What loaders of prepared data sets share: which features are used, and the cache of decoded arrays.
+"""What loaders of prepared data sets share: which features are used, errors, and the cache of decoded arrays.
 
 The cache is a directory of .npy files. Its name says what they were decoded from, so what is found under a name is
 right, whoever wrote it.
@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
+from spectral_dd.data.dataset import Dataset
 from spectral_dd.errors import InputError, nearest
 from spectral_dd.files import TEMPORARY, cache_directory
 
@@ -97,9 +98,29 @@ def folder_of(name: str, place: str, files: Iterable[str | os.PathLike[str]], fe
     return cache_directory() / parent / _digest(repr((stats, features.columns)))
 
 
-def by_column(arrays: Arrays) -> Arrays:
-    """The other labels of the training examples among the arrays of a cache."""
-    return {name.removeprefix(COLUMN): array for name, array in arrays.items() if name.startswith(COLUMN)}
+def dataset_of(arrays: Arrays, name: str, num_classes: int | None, wanted: Wanted, version: str) -> Dataset:
+    """The data set that the arrays of a cache are, with the other labels of its training examples."""
+    columns = {key.removeprefix(COLUMN): array for key, array in arrays.items() if key.startswith(COLUMN)}
+    return Dataset.from_arrays(
+        **{key: array for key, array in arrays.items() if not key.startswith(COLUMN)},
+        name=name,
+        num_classes=num_classes,
+        test_fraction=wanted.test_fraction,
+        columns=columns,
+        version=version,
+    )
+
+
+@contextlib.contextmanager
+def one_line_errors(name: str, library: str) -> Iterator[None]:
+    """Turns what a library and its readers raise, which can be of nearly any type, into an `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: cannot be read by {library}: {reason}") from error
 
 
 def _digest(text: str) -> str:

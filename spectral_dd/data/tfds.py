@@ -28,7 +28,7 @@ def load_tfds(name: str, data_dir: str | None, wanted: source.Wanted) -> Dataset
     """
     if data_dir is not None:
         data_dir = str(expanded(data_dir))
-    with _one_line_errors(name):
+    with source.one_line_errors(name, "TFDS"):
         builder = _prepared_builder(name, data_dir)
         features, num_classes = _features(name, builder.info.features, wanted)
         directory = os.path.realpath(builder.data_dir)
@@ -36,26 +36,7 @@ def load_tfds(name: str, data_dir: str | None, wanted: source.Wanted) -> Dataset
             builder.info.full_name.replace("/", "-"), directory, (e.path for e in os.scandir(directory)), features
         )
         arrays = source.cached(folder, name, lambda: _decode(name, builder, features))
-        return Dataset.from_arrays(
-            **{key: array for key, array in arrays.items() if not key.startswith(source.COLUMN)},
-            name=name,
-            num_classes=num_classes,
-            test_fraction=wanted.test_fraction,
-            columns=source.by_column(arrays),
-            version=str(builder.version),
-        )
-
-
-@contextlib.contextmanager
-def _one_line_errors(name: str) -> Iterator[None]:
-    """Turns what TFDS and its readers raise, which can be of nearly any type, into an `InputError`."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{name}: cannot be read by TFDS: {reason}") from error
+        return source.dataset_of(arrays, name, num_classes, wanted, str(builder.version))
 
 
 @contextlib.contextmanager
