@@ -1,6 +1,5 @@
 """Every test runs on four virtual CPU devices, as a machine with several accelerators would."""
 
-import functools
 import os
 import shutil
 
@@ -30,15 +29,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def x64():
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(scope="session")
-def fast_jit():
-    """`jax.jit` that compiles in half the time, for programs that run once.
-
-    Not where last bits matter: the largest of some entries, computed twice, may differ from itself.
-    """
-    return functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="session")

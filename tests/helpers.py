@@ -1,13 +1,36 @@
 """What several test modules need: families, sweeps, and what they recorded."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import numpy as np
 
-from spectral_dd import padding, stored
+from spectral_dd import models, padding, stored
 from spectral_dd.data import draw_all
 from spectral_dd.family import Family
+from spectral_dd.kernels.norm import global_max_pool, max_pool
 from spectral_dd.models import build_model
+from spectral_dd.models.network import Network, channel_major
 from spectral_dd.sweeps import read_sweep
+
+# `jax.jit` that compiles in half the time, for programs that run once. Not where last bits matter: the largest of some
+# entries, computed twice, may differ from itself.
+fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+class ShortCNN(Network):
+    """The first and the last block of `models.CNN5`: as many kinds of layers, in half the time to compile."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = channel_major(images)
+        for factor, pool in ((1, max_pool), (2, global_max_pool)):
+            x = nn.relu(self.norm(train, pool)(self.conv(factor * self.width)(x)))
+        return self.logits(x.T)
+
+
+SHORT_CNN = models.register(ShortCNN)
 
 
 def family_of(configs, dataset, *arguments, **options):
@@ -19,16 +42,19 @@ def initial_variables(config, dataset):
     """The first variables of a member, drawn alone."""
     image = np.zeros((1, *dataset.train_images.shape[1:]), config.dtype)
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    variables = jax.jit(build_model(config, dataset.num_classes).init, static_argnames="train")(key, image, train=False)
+    variables = fast_jit(build_model(config, dataset.num_classes).init, static_argnames="train")(
+        key, image, train=False
+    )
     return jax.tree.map(lambda leaf: leaf.astype(config.dtype), variables)
 
 
 def members_of(family, state):
     """Config, padded variables and own variables of each member in a family's state."""
-    host = family.to_host(state)
+    host, image = family.to_host(state), family.programs.image()
     for i, config in enumerate(family.configs):
         padded = jax.tree.map(lambda leaf, i=i: leaf[i], host.variables)
-        shapes = jax.eval_shape(lambda config=config: initial_variables(config, family.dataset))
+        model = build_model(config, family.dataset.num_classes)
+        shapes = jax.eval_shape(lambda model=model: model.init(jax.random.key(0), image, train=False))
         yield config, padded, padding.unpad(padded, shapes)
 
 

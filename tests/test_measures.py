@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import fast_jit
 from spectral_dd import measures
 from spectral_dd.models.cnn5 import CNN5
 from spectral_dd.spectrum import offsets
@@ -187,7 +188,7 @@ class Pooled(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["flax", "cnn5"])
-def test_linear_regions_are_the_kinks_of_the_outputs(kind, x64, fast_jit, random_variables):
+def test_linear_regions_are_the_kinks_of_the_outputs(kind, x64, random_variables):
     """The changes of the derivative along segments, at points so dense that hardly two kinks lie between them."""
     images = random(0, 3, 8, 8, 1)
     model = Pooled() if kind == "flax" else CNN5(width=2, num_classes=3, dtype=jnp.float64, param_dtype=jnp.float64)

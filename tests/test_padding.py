@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import fast_jit
 from spectral_dd import padding
 from spectral_dd.models import CNN5, MLP, VGG, ResNet
 
@@ -35,7 +36,7 @@ def test_a_padded_network_computes_the_narrow_networks_function(name, x64, rando
     padded = padding.pad(variables, wide_variables)
     for train in (False, True):
         outputs = [
-            jax.jit(partial(m.apply, train=train, mutable=["batch_stats"]))(v, image, rngs=DROPOUT)[0]
+            fast_jit(partial(m.apply, train=train, mutable=["batch_stats"]))(v, image, rngs=DROPOUT)[0]
             for m, v in ((narrow, variables), (wide, padded))
         ]
         np.testing.assert_allclose(*outputs, rtol=1e-11, atol=1e-11)
@@ -51,7 +52,7 @@ def test_the_gradient_of_every_padded_entry_is_exactly_zero(name, x64, random_va
         logits, _ = wide.apply({**padded, "params": params}, image, train=True, rngs=DROPOUT, mutable=["batch_stats"])
         return jnp.sum(logits**2)
 
-    gradient = jax.jit(jax.grad(loss))(padded["params"])
+    gradient = fast_jit(jax.grad(loss))(padded["params"])
     for g, real in zip(jax.tree.leaves(gradient), jax.tree.leaves(is_padding), strict=True):
         assert not np.any(g[real == 0])
     assert any(np.any(g) for g in jax.tree.leaves(gradient))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import fast_jit
 from spectral_dd.errors import InputError
 from spectral_dd.models import CNN5, MLP, MODELS, VGG, ResNet, declared
 from spectral_dd.models.network import Network, channel_major
@@ -121,9 +122,7 @@ def spectrum_of(outputs):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_logits_on_segments_and_spectra_of_ones_own_networks_are_those_of_each_point(
-    name, random_variables, x64, fast_jit
-):
+def test_logits_on_segments_and_spectra_of_ones_own_networks_are_those_of_each_point(name, random_variables, x64):
     network = NETWORKS[name](width=2, num_classes=4)
     size = max(4, declared(network, "smallest_image"))
     x, v, t = segments((size, size + 1, 2))

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import fast_jit
 from spectral_dd.kernels import blocks
 from spectral_dd.kernels.convolution import CONVOLUTIONS, convolve
 from spectral_dd.kernels.winograd import tiny
@@ -46,7 +47,7 @@ def assert_close(found, expected):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(3, 3, 4, 5), (1, 1, 4, 2), (5, 3, 4, 1)])
-def test_convolutions_and_their_gradients_are_those_of_the_definition(shape, stride, monkeypatch, x64, fast_jit):
+def test_convolutions_and_their_gradients_are_those_of_the_definition(shape, stride, monkeypatch, x64):
     x, kernel, dy = random_problem((shape[2], 13, 9, 2), shape, stride)
     monkeypatch.setattr(blocks, "BLOCK_KERNELS", 0)
 
@@ -66,7 +67,7 @@ def test_convolutions_and_their_gradients_are_those_of_the_definition(shape, str
         assert_close(found, expected)
 
 
-def test_convolutions_are_the_same_whatever_the_height(x64, fast_jit):
+def test_convolutions_are_the_same_whatever_the_height(x64):
     problems = {height: random_problem((3, height, 5, 2), (3, 3, 3, 2)) for height in (1, 2, 3, 4, 5)}
 
     @fast_jit
@@ -86,7 +87,7 @@ def test_convolutions_are_the_same_whatever_the_height(x64, fast_jit):
             assert_close(found, expected_value_and_gradients(x, kernel, 1, dy))
 
 
-def test_convolutions_of_large_batches_to_many_features_are_the_same(x64, fast_jit):
+def test_convolutions_of_large_batches_to_many_features_are_the_same(x64):
     x, kernel, dy = random_problem((3, 8, 4, 128), (3, 3, 3, 16))
 
     @fast_jit
@@ -97,7 +98,7 @@ def test_convolutions_of_large_batches_to_many_features_are_the_same(x64, fast_j
         assert_close(found, expected_value_and_gradients(x, kernel, 1, dy))
 
 
-def test_convolutions_of_several_networks_at_once(x64, fast_jit):
+def test_convolutions_of_several_networks_at_once(x64):
     problems = [random_problem((2, 8, 4, 5), (3, 3, 2, 4)) for _ in range(3)]
     problems = [tuple((i + 1) * a for a in problem) for i, problem in enumerate(problems)]
     stacked = [np.stack(arrays) for arrays in zip(*problems, strict=True)]
@@ -148,7 +149,7 @@ def test_winograd_leaves_half_precision_and_other_kernels_to_blocks():
         assert not uses_winograd(*other)
 
 
-def test_a_convolution_of_a_tiny_image_is_the_same(x64, fast_jit):
+def test_a_convolution_of_a_tiny_image_is_the_same(x64):
     problems = {str(size): random_problem((4, *size, 3), (3, 3, 4, 5)) for size in ((1, 1), (1, 2), (2, 1), (2, 2))}
 
     @fast_jit

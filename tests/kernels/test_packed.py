@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import fast_jit
 from spectral_dd.kernels.convolution import lax_conv
 from spectral_dd.kernels.packed import FULL_CHANNELS, packed
 
@@ -15,7 +16,7 @@ def value_and_gradients(convolution, x, kernel, dy, stride):
 
 
 @pytest.mark.parametrize(("features", "stride"), [(4, 1), (FULL_CHANNELS // 2, 2), (FULL_CHANNELS, 1)])
-def test_members_side_by_side_are_each_alone(features, stride, x64, fast_jit):
+def test_members_side_by_side_are_each_alone(features, stride, x64):
     """All in one dense block, in blocks of two, and in groups of their own."""
     rng, members = np.random.default_rng(0), 4
     x, dy = (

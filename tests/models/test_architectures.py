@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import fast_jit
 from spectral_dd.config import Config
 from spectral_dd.models import MODELS, build_model, declared
 
@@ -31,7 +32,7 @@ def whole(x):
         ("vgg11", [(count, halved) for count in (1, 1, 2, 2, 2)]),
     ],
 )
-def test_logits_are_those_of_the_published_order_of_layers(name, stages, random_variables, x64, fast_jit):
+def test_logits_are_those_of_the_published_order_of_layers(name, stages, random_variables, x64):
     model = build_model(Config(model=name, width=2, dtype="float64"), 10)
     x = images = np.random.default_rng(1).standard_normal((2, 32, 32, 3))
     variables = random_variables(model, images)
@@ -91,7 +92,7 @@ def test_networks_take_images_of_any_size_from_their_smallest_and_any_number_of_
         assert logits.shape == (2, 7)
 
 
-def test_bfloat16_computes_in_8_bits_and_keeps_the_rest_in_float32(random_variables, fast_jit):
+def test_bfloat16_computes_in_8_bits_and_keeps_the_rest_in_float32(random_variables):
     images = np.random.default_rng(1).random((20, 8, 8, 1), np.float32)
     exact, rough = (build_model(Config(model="cnn5", width=4, dtype=d), 10) for d in ("float32", "bfloat16"))
     initial = jax.eval_shape(lambda x: rough.init(jax.random.key(0), x, train=False), images)

@@ -3,12 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import fast_jit
 from spectral_dd.models import CNN5, MLP, ResNet
 from spectral_dd.models.network import Dropout, draw_weights
 
 
 @pytest.mark.parametrize(("cls", "fields"), [(MLP, {}), (CNN5, {}), (ResNet, {"blocks": (1, 1)})])
-def test_initial_weights_fill_their_bounds_as_the_papers_framework_draws_them(cls, fields, fast_jit):
+def test_initial_weights_fill_their_bounds_as_the_papers_framework_draws_them(cls, fields):
     model = cls(width=16, num_classes=10, **fields)
     variables = fast_jit(lambda x: model.init(jax.random.key(0), x, train=False))(jnp.ones((1, 8, 8, 1)))
     for path, kernel in jax.tree.leaves_with_path(variables["params"]):
@@ -27,7 +28,7 @@ def test_he_normal_draws_with_variance_2_over_fan_in_and_no_biases():
     assert not draw_weights("he_normal", 50, bias=True)(jax.random.key(0), (9,), jnp.float32).any()
 
 
-def test_dropout_drops_the_same_of_a_network_with_more_channels(fast_jit):
+def test_dropout_drops_the_same_of_a_network_with_more_channels():
     narrow, wide = jnp.ones((50, 40)), jnp.ones((50, 64))
 
     @fast_jit
