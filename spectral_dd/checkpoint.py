@@ -83,7 +83,7 @@ class PackWriter:
         self.set_aside_damaged()
         self._recorded = set(recorded_epochs(self._place))
         self._rolled: set[int] = set()  # epochs of states that this writer has written
-        self._context = _context()
+        self._context, self._summary = _context(), summary.Writer(self._place)
         self._failed = False  # A failed save is the last one: an epoch must not be missing between others.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: collections.deque[tuple[concurrent.futures.Future[None], int]] = collections.deque()
@@ -171,7 +171,7 @@ class PackWriter:
             raise ValueError(f"{self._place.directory}: epoch {epoch} is already recorded")
         whole = sealed.to_host(state) if state else {}
         kept = {name: leaf for name, leaf in whole.items() if name.startswith("variables.")}
-        kept |= {sealed.RESULTS + name: leaf for name, leaf in sealed.to_host(results).items()}
+        kept |= sealed.joined({sealed.RESULTS + name: leaf for name, leaf in sealed.to_host(results).items()})
         self._recorded.add(epoch)
         self._submit(epoch, whole, kept)
 
@@ -186,15 +186,19 @@ class PackWriter:
         self._submit(epoch, sealed.to_host(state), {})
 
     def finish(self) -> None:
-        """Waits for saves in progress, and keeps the newest state only, since nothing goes on from a finished pack.
+        """Waits for saves in progress, and keeps the newest state only, compressed: nothing but more epochs goes on
+        from a finished pack.
 
         Raises:
           CheckpointError: a save failed.
         """
         self._wait()
-        for _, path in stored_states(self._place)[1:]:
-            if path.parent == self._rolling:
+        for i, (_, path) in enumerate(stored_states(self._place)):
+            if path.parent == self._rolling and i:
                 _delete(path)
+            elif path.suffix == ".npz":
+                with contextlib.suppress(OSError, CheckpointError):  # It stays as it is; who reads it is told.
+                    states.compress(path, self._place)
 
     def close(self) -> None:
         """Waits for saves in progress and releases the pack. Idempotent.
@@ -207,6 +211,8 @@ class PackWriter:
         finally:
             self._pending.clear()
             self._thread.shutdown()
+            with contextlib.suppress(OSError):
+                self._summary.write()
             self._lock.close()
 
     def _wait(self, pending_bytes: int = -1) -> None:
@@ -242,7 +248,7 @@ class PackWriter:
                         path, sealed.nested(record), checkpointable_name=sealed.ITEM, custom_metadata={"seal": seal}
                     )
                 with contextlib.suppress(OSError):  # It can be made from the records.
-                    summary.add(self._place, epoch, sealed.below(record, sealed.RESULTS))
+                    self._summary.add(epoch, sealed.results_of(record))
             self._drop_states(epoch)
         except Exception as error:  # Whatever it is must reach the training loop under the name of the file.
             self._failed = True
