@@ -73,5 +73,5 @@ def interrupt(process, delay, number=signal.SIGINT):
 
 def end(process):
     """Exit status and stderr."""
-    _, errors = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=3600)
     return process.returncode, errors
