@@ -89,7 +89,8 @@ def write_first(place: Place, members: int, epoch: int) -> tuple[pathlib.Path, d
     recorded = results(members, epoch)
     with checkpoint.PackWriter(place) as writer:
         writer.record(epoch, variables, recorded)
-    flat = sealed.to_host(variables) | {sealed.RESULTS + name: array for name, array in recorded.items()}
+    flat = sealed.to_host(variables)
+    flat |= sealed.joined({sealed.RESULTS + name: array for name, array in recorded.items()})
     return place.directory / "records" / str(epoch), sealed.make_seal(place, epoch, flat)["arrays"]
 
 

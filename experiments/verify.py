@@ -35,7 +35,7 @@ def main() -> int:
             verify.repair(finding)
     wrong = ", ".join(f"{count} {kind}" for kind, count in found.items() if count)
     print(f"{FLAGS.workdir}: {wrong or 'nothing is damaged, missing or foreign'}")
-    if wrong and not FLAGS.repair:
+    if not FLAGS.repair and found["damaged"] + found["foreign"]:
         print("--repair sets aside what is damaged or foreign; then")
     for command in commands:
         print(f"  {command}\nmakes it anew")

@@ -9,7 +9,7 @@ import collections
 import concurrent.futures
 import contextlib
 import errno
-import logging as std_logging
+import logging
 import os
 import pathlib
 import shutil
@@ -17,7 +17,6 @@ import sys
 import types
 from typing import Any, Self
 
-from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from spectral_dd import files, locks, sealed, states, summary
@@ -37,13 +36,13 @@ _KEPT = 2
 _PENDING_BYTES = 256 * 2**20
 
 
-def _orbax_is_quiet(record: std_logging.LogRecord) -> bool:
+def _orbax_is_quiet(record: logging.LogRecord) -> bool:
     # Orbax reports each step of each save, and each failure with a traceback per thread, through absl's only logger;
     # what matters is raised as well.
-    return record.levelno > std_logging.ERROR or f"{os.sep}orbax{os.sep}" not in record.pathname
+    return record.levelno > logging.ERROR or f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
-std_logging.getLogger("absl").addFilter(_orbax_is_quiet)
+logging.getLogger("absl").addFilter(_orbax_is_quiet)
 
 
 def _closed_loop_is_quiet(unraisable: "sys.UnraisableHookArgs", hook: Any = sys.unraisablehook) -> None:
@@ -83,7 +82,7 @@ class PackWriter:
         self.set_aside_damaged()
         self._recorded = set(recorded_epochs(self._place))
         self._rolled: set[int] = set()  # epochs of states that this writer has written
-        self._context = _context()
+        self._context, self._summary = _context(), summary.Writer(self._place)
         self._failed = False  # A failed save is the last one: an epoch must not be missing between others.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: collections.deque[tuple[concurrent.futures.Future[None], int]] = collections.deque()
@@ -99,17 +98,17 @@ class PackWriter:
         except CheckpointError as failure:
             if error is None:
                 raise
-            logging.error("%s", failure)  # What stopped the program matters more.
+            print(failure, file=sys.stderr)  # What stopped the program matters more.
 
     def set_aside_damaged(self, *, every_byte: bool = False) -> list[int]:
         """Sets records aside, as EPOCH.damaged, whose seals are damaged or of something else; with `every_byte` those
-        whose arrays are damaged as well. Returns their epochs; each is said in a warning."""
+        whose arrays are damaged as well. Returns their epochs; each is said on stderr."""
         damaged = []
         for epoch in recorded_epochs(self._place):
             try:
                 check_record(self._place, epoch, every_byte=every_byte)
             except CheckpointError as error:
-                logging.warning("%s", _fault(error) + "; set aside")
+                print(f"{_fault(error)}; set aside", file=sys.stderr)
                 set_aside(self._records / str(epoch))
                 damaged.append(epoch)
         self._recorded = set(recorded_epochs(self._place))
@@ -123,7 +122,7 @@ class PackWriter:
     def restore(self, abstract_state: Tree, at_most: int | None = None) -> tuple[int, dict[str, Any]]:
         """Returns the newest intact epoch and its state.
 
-        A state found damaged is set aside as EPOCH.npz.damaged, with a warning, and the next older one is taken.
+        A state found damaged is said on stderr, set aside as EPOCH.npz.damaged, and the next older one is taken.
 
         Args:
           abstract_state: nested dict of jax.ShapeDtypeStruct, with the shardings that the arrays shall have.
@@ -141,7 +140,7 @@ class PackWriter:
             try:
                 state = read_state(path, self._place)
             except CheckpointError as error:
-                logging.warning("%s", _fault(error) + "; the state before it is taken")
+                print(f"{_fault(error)}; the state before it is taken", file=sys.stderr)
                 damaged.append(path)
                 continue
             sealed.check_like(path, state, abstract_state)
@@ -171,7 +170,7 @@ class PackWriter:
             raise ValueError(f"{self._place.directory}: epoch {epoch} is already recorded")
         whole = sealed.to_host(state) if state else {}
         kept = {name: leaf for name, leaf in whole.items() if name.startswith("variables.")}
-        kept |= {sealed.RESULTS + name: leaf for name, leaf in sealed.to_host(results).items()}
+        kept |= sealed.joined({sealed.RESULTS + name: leaf for name, leaf in sealed.to_host(results).items()})
         self._recorded.add(epoch)
         self._submit(epoch, whole, kept)
 
@@ -186,15 +185,19 @@ class PackWriter:
         self._submit(epoch, sealed.to_host(state), {})
 
     def finish(self) -> None:
-        """Waits for saves in progress, and keeps the newest state only, since nothing goes on from a finished pack.
+        """Waits for saves in progress, and keeps the newest state only, compressed: nothing but more epochs goes on
+        from a finished pack.
 
         Raises:
           CheckpointError: a save failed.
         """
         self._wait()
-        for _, path in stored_states(self._place)[1:]:
-            if path.parent == self._rolling:
+        for i, (_, path) in enumerate(stored_states(self._place)):
+            if path.parent == self._rolling and i:
                 _delete(path)
+            elif path.suffix == ".npz":
+                with contextlib.suppress(OSError, CheckpointError):  # It stays as it is; who reads it is told.
+                    states.compress(path, self._place)
 
     def close(self) -> None:
         """Waits for saves in progress and releases the pack. Idempotent.
@@ -207,6 +210,8 @@ class PackWriter:
         finally:
             self._pending.clear()
             self._thread.shutdown()
+            with contextlib.suppress(OSError):
+                self._summary.write()
             self._lock.close()
 
     def _wait(self, pending_bytes: int = -1) -> None:
@@ -242,7 +247,7 @@ class PackWriter:
                         path, sealed.nested(record), checkpointable_name=sealed.ITEM, custom_metadata={"seal": seal}
                     )
                 with contextlib.suppress(OSError):  # It can be made from the records.
-                    summary.add(self._place, epoch, sealed.below(record, sealed.RESULTS))
+                    self._summary.add(epoch, sealed.results_of(record))
             self._drop_states(epoch)
         except Exception as error:  # Whatever it is must reach the training loop under the name of the file.
             self._failed = True
@@ -295,7 +300,7 @@ def _clean(directory: pathlib.Path) -> None:
         if is_leftover(path):
             _remove(path)
         elif path.name.isdecimal() and not is_complete(path):
-            logging.warning("%s: an incomplete checkpoint, set aside", path)
+            print(f"{path}: an incomplete checkpoint, set aside", file=sys.stderr)
             set_aside(path)
 
 

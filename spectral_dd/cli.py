@@ -1,5 +1,6 @@
 """Flags from the fields of `Config`, and the runner of the scripts under experiments/: arguments -> exit status."""
 
+import errno
 import importlib.util
 import io
 import os
@@ -184,7 +185,9 @@ def run_script(argv: Sequence[str]) -> int:
     except CheckpointError as error:
         return _say(argv[0], error, 1)
     except OSError as error:
-        return _say(argv[0], f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), 1)
+        said = f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")
+        again = "; the same command goes on when there is space" if error.errno == errno.ENOSPC else ""
+        return _say(argv[0], said + again, 1)
     except LockedError as error:
         return _say(argv[0], error, 3)
     except Interrupted as error:

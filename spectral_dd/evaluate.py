@@ -33,8 +33,8 @@ def evaluate_spectra(
     """Evaluates spectra with other settings on all records of a sweep, or of this task's share of its packs.
 
     They go to DIR/spectra/NAME; `results.load_results(DIR, NAME)` reads them. Records that are there already are
-    kept, so the same call later adds what a running sweep has recorded meanwhile. `optimization_variance` needs the
-    optimiser's state, which records do not keep: only training records it.
+    kept, so the same call later adds what a running sweep has recorded meanwhile. `optimization_variance` is left out,
+    see `named_spectra.LEFT_OUT`; it is said on stderr where it would be measured.
 
     Args:
       workdir: DIR of a sweep.
@@ -66,6 +66,8 @@ def evaluate_spectra(
         prepared.check_datasets(sweep)
         if not any(stored.recorded_epochs(sweep.place(workdir, number)) for number in range(len(sweep.packs))):
             raise InputError(f"--workdir={workdir}: nothing is recorded yet")
+        if any(c.spectrum.measures for c in configs):
+            print(f"--name={name}: {named_spectra.LEFT_OUT}", file=sys.stderr)
         described = own_measures.described(c.measure for c in configs)
         spectra = named_spectra.settle(workdir, name, sweep, settings, described)
         mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]

@@ -19,6 +19,9 @@ from spectral_dd.errors import InputError
 from spectral_dd.formats import FORMAT
 from spectral_dd.sweeps import Sweep
 
+# What training measures, and evaluation cannot.
+LEFT_OUT = "optimization_variance needs the optimiser's state, which records do not keep: only training records it"
+
 
 @dataclasses.dataclass(frozen=True)
 class NamedSpectra:

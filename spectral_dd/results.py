@@ -51,7 +51,8 @@ def load_results(
       Dimensions `member, epoch, split, example, frequency`, and `plane, point`. Variables as in `records.VARIABLES`,
       those that are there; along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the
       attributes `units`, `long_name` and `description`. What is not recorded (yet) is NaN. The attribute `incomplete`
-      says what was left out, or is not evaluated yet, if anything; it is printed as well.
+      says what was left out, or is not evaluated yet, if anything; it is printed as well. The attribute `left_out` says
+      what spectra that were evaluated after training lack.
 
     Raises:
       InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
@@ -63,7 +64,7 @@ def load_results(
     sweep = read_sweep(workdir)
     damaged: list[str] | None = [] if skip_damaged else None
     configs, places = sweep.configs, [sweep.place(workdir, i) for i in range(len(sweep.packs))]
-    evaluated_places, incomplete = None, ""
+    evaluated_places, incomplete, attributes = None, "", {"command": sweep.provenance["command"]}
     if spectrum is not None:
         spectra = named_spectra.read(workdir, spectrum, sweep)
         configs = [c.replace(**spectra.settings) for c in configs]
@@ -86,6 +87,8 @@ def load_results(
         evaluated = _records(sweep.packs, evaluated_places, damaged, whole)
         incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
+        if any(c.spectrum.measures for c in configs):
+            attributes["left_out"] = named_spectra.LEFT_OUT
     own = _own_measures(workdir, sweep, spectrum)
     rows = MEASURED | own
     recorded = [name for name in rows if any(name in record.results for record in records)]
@@ -97,7 +100,7 @@ def load_results(
     ds = xr.Dataset(
         {name: (table[name].dims, array) for name, array in (variables | measured).items()},
         {name: (table[name].dims if name in table else "member", array) for name, array in coordinates.items()},
-        {"command": sweep.provenance["command"]} | _incomplete(incomplete, damaged),
+        attributes | _incomplete(incomplete, damaged),
     )
     if "slope_energy" in ds:
         ds = ds.assign(_derived(ds, sweep.packs, configs))

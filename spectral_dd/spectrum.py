@@ -31,6 +31,11 @@ def frequencies(num_points: int, half_width: float) -> np.ndarray:
     return np.arange(num_points // 2 + 1) / (2 * half_width)
 
 
+def first_high_bin(num_bins: int) -> int:
+    """Returns k0 = max(1, (num_bins - 1) // 4), the first *high* bin of 0 .. num_bins - 1: a quarter of the Nyquist."""
+    return max(1, (num_bins - 1) // 4)
+
+
 def random_directions(
     key: Key[Array, ""], num: int, x: Float[Array, "example *shape"]
 ) -> Float[Array, "example direction *shape"]:

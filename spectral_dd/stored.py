@@ -53,7 +53,8 @@ def stored_states(place: Place) -> list[tuple[int, pathlib.Path]]:
         found += [
             (int(path.stem), path) for path in rolling.iterdir() if path.suffix == ".npz" and path.stem.isdecimal()
         ]
-    for directory in (rolling, place.directory / "records"):
+    # What names its sweep is of the newest layout.
+    for directory in () if place.sweep else (rolling, place.directory / "records"):
         found += [(int(step.name), step) for step in _complete_steps(directory) if sealed.is_older(step)]
     return sorted(found, key=lambda state: (state[0], state[1].parent.name), reverse=True)
 
@@ -71,13 +72,11 @@ def load_results(place: Place, epoch: int, names: Iterable[str] | None = None) -
       CheckpointError: an array is damaged.
     """
     step = _record(place, epoch)
-    asked = None if names is None else {sealed.RESULTS + name for name in names}
-    crcs = {
-        name: crcs
-        for name, crcs in sealed.read_seal(step, place).items()
-        if name.startswith(sealed.RESULTS) and (asked is None or name in asked)
-    }
-    return sealed.below(sealed.read(step, crcs), sealed.RESULTS)
+    crcs = sealed.read_seal(step, place)
+    there = {name: array for array in crcs for name in sealed.result_names(array)}
+    asked = [*there] if names is None else [name for name in names if name in there]
+    found = sealed.results_of(sealed.read(step, {there[name]: crcs[there[name]] for name in asked}))
+    return {name: found[name] for name in asked}
 
 
 def load_member(place: Place, epoch: int, member: int) -> dict[str, Any]:

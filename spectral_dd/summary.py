@@ -5,8 +5,10 @@ It is derived: what it lacks is taken from the records, and whoever deletes it l
 """
 
 import contextlib
+import math
 import os
 import pathlib
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,6 +22,8 @@ from spectral_dd.records import METRICS
 from spectral_dd.sweeps import Sweep
 
 Results = Mapping[str, np.ndarray]
+# Each time all of the file is written.
+WRITE_SECONDS = 10.0
 # Of these the mean square is of interest, see `claim.training_measures`.
 ROOT_MEAN_SQUARE = ("jacobian_norm", "logit_norm")
 # These say which example it is, or are of no example.
@@ -46,19 +50,39 @@ def averaged(results: Results) -> dict[str, np.ndarray]:
     return found
 
 
-def add(place: Place, epoch: int, results: Results) -> None:
-    """Adds what was recorded at an epoch; of an epoch that is there already, it is replaced.
+class Writer:
+    """Adds what is recorded, one after another, for the one process that writes a pack.
 
-    Raises:
-      OSError: the file cannot be written; the one before is still there.
+    Args:
+      place: of the pack.
     """
-    found = {e: values for e, values in read(place).items() if e != epoch} | {epoch: averaged(results)}
-    arrays: dict[str, Any] = {}
-    for name in {name for values in found.values() for name in values}:
-        epochs = sorted(e for e, values in found.items() if name in values)
-        arrays[f"{name}.epochs"] = np.array(epochs)
-        arrays[name] = np.stack([found[e][name] for e in epochs])
-    states.write_sealed(_path(place), place, 0, arrays)
+
+    def __init__(self, place: Place) -> None:
+        self._place, self._found = place, read(place)
+        self._written_at, self._is_written = -math.inf, True
+
+    def add(self, epoch: int, results: Results) -> None:
+        """Takes what was recorded at an epoch, in the place of what there was of it. The file is written now and then.
+
+        Raises:
+          OSError: it cannot be written; the one before is still there.
+        """
+        self._found[epoch] = averaged(results)
+        self._is_written = False
+        if time.monotonic() - self._written_at > WRITE_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Writes what is not written yet; raises as `add` does."""
+        if self._is_written:
+            return
+        self._written_at, self._is_written = time.monotonic(), True
+        arrays: dict[str, Any] = {}
+        for name in {name for values in self._found.values() for name in values}:
+            epochs = sorted(e for e, values in self._found.items() if name in values)
+            arrays[f"{name}.epochs"] = np.array(epochs)
+            arrays[name] = np.stack([self._found[e][name] for e in epochs])
+        states.write_sealed(_path(self._place), self._place, 0, arrays)
 
 
 def _path(place: Place) -> pathlib.Path:

@@ -2,11 +2,12 @@
 
 import os
 import pathlib
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from spectral_dd import checkpoint, locks, named_spectra, stored
+from spectral_dd import checkpoint, files, locks, named_spectra, stored
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.files import Place
 from spectral_dd.planning.epochs import recorded_epochs
@@ -31,7 +32,7 @@ def check_run(workdir: str | os.PathLike) -> Iterator[Finding]:
     Raises:
       InputError: there is no sweep.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.workdir_path(workdir)  # as places are named: absolute and without links
     try:
         sweep = read_sweep(workdir)
     except InputError as error:
@@ -40,12 +41,22 @@ def check_run(workdir: str | os.PathLike) -> Iterator[Finding]:
         kind = "damaged" if (workdir / "sweep.json").exists() else "missing"
         yield Finding(kind, workdir / "sweep.json", str(error).partition(": ")[2], "")
         return
-    command = f"python {sweep.provenance['command']}"
+    command = _made_with(sweep, workdir)
     places = [sweep.place(workdir, number) for number in range(len(sweep.packs))]
     yield from _check_packs(workdir / "packs", places, _targets(sweep), command)
     for directory in sorted((workdir / "spectra").glob("*")):
         if not stored.is_set_aside(directory):
             yield from _check_spectra(workdir, sweep, directory)
+
+
+def _made_with(sweep: Sweep, workdir: pathlib.Path) -> str:
+    """The command that trains the sweep, where it is now."""
+    command = sweep.provenance["command"]
+    try:
+        parts = shlex.split(command)
+    except ValueError:  # no command line, but what somebody wrote into an older format
+        parts = [command]
+    return shlex.join(["python", *(f"--workdir={workdir}" if p.startswith("--workdir=") else p for p in parts)])
 
 
 def _check_spectra(workdir: pathlib.Path, sweep: Sweep, directory: pathlib.Path) -> Iterator[Finding]:
@@ -72,7 +83,11 @@ def _check_packs(
         if path not in expected and not stored.is_set_aside(path):
             yield Finding("foreign", path, "is no pack of this sweep", "")
     for place, epochs in zip(places, targets, strict=True):
-        yield from _check_pack(place, epochs, command)
+        directories = [place.directory, *(place.directory / kind for kind in ("records", "rolling"))]
+        in_the_way = [path for path in directories if os.path.lexists(path) and not path.is_dir()]
+        yield from (Finding("foreign", path, "is no directory", command) for path in in_the_way)
+        if not in_the_way:
+            yield from _check_pack(place, epochs, command)
 
 
 def _check_pack(place: Place, targets: Sequence[int], command: str) -> Iterator[Finding]:
@@ -92,7 +107,7 @@ def _check_path(place: Place, path: pathlib.Path, targets: Sequence[int], comman
         if stored.is_set_aside(path):
             yield Finding("set aside", path, "was found damaged before, and can be deleted", "")
         elif checkpoint.is_leftover(path):
-            if not locks.is_locked(place.directory / "lock"):
+            if not locks.is_locked(place.directory / "lock") and path.exists():
                 yield Finding("leftover", path, "is of a process that was killed", "")
         elif path.parent.name == "records" and path.name.isdecimal():
             if int(path.name) not in targets:
@@ -103,10 +118,10 @@ def _check_path(place: Place, path: pathlib.Path, targets: Sequence[int], comman
                 stored.check_record(place, int(path.name))
         elif path in states:
             stored.read_state(path, place)
-        else:
+        elif path.exists():  # A writer drops states.
             yield Finding("foreign", path, "is nothing that a sweep writes", "")
     except CheckpointError as error:
-        if path.exists():  # A writer drops states.
+        if path.exists():
             # Training goes on from the state before it.
             fault = str(error).removeprefix(f"{path}: ").partition("; ")[0]
             yield Finding("damaged", path, fault, command)

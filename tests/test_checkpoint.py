@@ -100,10 +100,16 @@ def test_a_pack_of_the_former_layout_is_read_and_trained_on(tmp_path):
         load_results(place(tmp_path / "pack"), 1)
 
 
-def test_a_finished_pack_keeps_one_state(pack):
-    with PackWriter(place(pack)) as writer:
+def test_a_finished_pack_keeps_one_state_without_the_zeros_of_padding(tmp_path):
+    state = {"variables": {"kernel": np.zeros((MEMBERS, 10_000))}, "step": np.arange(MEMBERS)}
+    with PackWriter(place(tmp_path)) as writer:
+        writer.roll(4, make_state(4))
+        writer.roll(5, state)
         writer.finish()
-    assert [epoch for epoch, _ in stored_states(place(pack))] == [5]
+        [(epoch, path)] = stored_states(place(tmp_path))
+        assert epoch == 5
+        assert path.stat().st_size < 10_000
+        assert_same(writer.restore(abstract(state))[1], state)
 
 
 def test_an_epoch_is_recorded_once(pack):

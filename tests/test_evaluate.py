@@ -19,6 +19,7 @@ def test_other_spectra_on_the_checkpoints(small):
     assert (fine.spectrum_points == 16).all()
     assert not fine.energy.isnull().any()
     np.testing.assert_array_equal(fine.test_error, recorded.test_error)
+    assert "left_out" not in same.attrs  # without measures, nothing is
     with pytest.raises(InputError, match=r"--name=fine: .*spectrum_points"):
         sdd.evaluate_spectra(small, "fine", {"spectrum_points": 32})
     with pytest.raises(InputError, match="has spectra fine, same"):

@@ -71,9 +71,12 @@ def test_it_is_recorded_beside_the_others_with_its_unit_and_name(measured):
     assert [ax.get_title() for ax in picture.figure.axes[:3]] == ["training set", "relabelled examples", "test set"]
 
 
-def test_another_is_evaluated_later_along_the_directions_of_the_spectra(measured, file):
+def test_another_is_evaluated_later_along_the_directions_of_the_spectra(measured, file, capsys):
     assert run_script("evaluate_spectrum.py", f"--workdir={measured}", "--name=own", f"--measure={file}:moved") == 0
+    said = "optimization_variance needs the optimiser's state"
+    assert f"--name=own: {said}" in capsys.readouterr().err
     ds = sdd.load_results(measured, "own")
+    assert "optimization_variance" not in ds and ds.attrs["left_out"].startswith(said)
     assert "size" not in ds and ds.moved.attrs["long_name"] == "moved"
     assert 0 < float(abs(ds.moved).max()) < float(ds.jacobian_norm.max())
     file.write_text(SOURCE + "# changed\n")

@@ -21,6 +21,7 @@ from packs import (
     record_pack,
     variables_of,
 )
+from spectral_dd import sealed
 from spectral_dd.checkpoint import PackWriter
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.stored import is_intact, load_member, load_results, load_variables, recorded_epochs
@@ -37,6 +38,17 @@ def test_one_member_is_the_slice_of_the_stack(pack):
 def test_results_are_read_by_name(pack):
     loaded = load_results(place(pack), 1, ("train_error", "not_there"))
     assert_same(loaded, {"train_error": make_results(1)["train_error"]})
+
+
+def test_small_results_of_a_shape_are_one_array_and_read_by_name(tmp_path):
+    results = {name: np.full((MEMBERS, 3), i, np.float32) for i, name in enumerate(("a", "b", "c"))}
+    results |= {"flag": np.zeros((MEMBERS, 3), bool), "large": np.zeros((MEMBERS, 2000), np.float32)}
+    with PackWriter(place(tmp_path)) as writer:
+        writer.record(1, {}, results)
+    stored = sealed.read_seal(tmp_path / "records" / "1", place(tmp_path))
+    assert {*stored} == {"results.a+b+c", "results.flag", "results.large"}
+    assert_same(load_results(place(tmp_path), 1), results)
+    assert_same(load_results(place(tmp_path), 1, ("c", "large", "d")), {"c": results["c"], "large": results["large"]})
 
 
 def test_no_more_is_read_than_is_asked_for(tmp_path):

@@ -13,8 +13,9 @@ import numpy as np
 import xarray as xr
 
 from spectral_dd.analysis.curves import TOLERANCE, descents, second_descent, statistics
-from spectral_dd.analysis.frequency import by_member, first_high_bin, high_frequency_ratio
+from spectral_dd.analysis.frequency import by_member, high_frequency_ratio
 from spectral_dd.analysis.online import online_start
+from spectral_dd.spectrum import first_high_bin
 
 SPECTRUM = "high_frequency_ratio"
 # Measures that have an event: they fall to this level.
@@ -49,7 +50,7 @@ def training_measures(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
     where its high-frequency ratio is, unless it has none at all.
 
     Args:
-      first: the first high bin, by default `frequency.first_high_bin` of each member's spectrum.
+      first: the first high bin, by default `spectrum.first_high_bin` of each member's spectrum.
 
     Raises:
       ValueError: a spectrum has no bin from `first` on, or none below it.

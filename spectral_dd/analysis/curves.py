@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from spectral_dd.analysis.online import WINDOW
 from spectral_dd.config import FIELDS
 
 # One wrong example in a hundred. Exactly zero would miss networks that memorised everything: at a constant
@@ -30,9 +31,6 @@ TOLERANCE = 0.01
 
 # Three points: above the wiggles between neighbouring recorded epochs, below the double descents of the literature.
 THRESHOLD = 0.03
-
-# Recorded epochs that are averaged; odd.
-WINDOW = 3
 
 
 def varying(ds: xr.Dataset) -> list[str]:

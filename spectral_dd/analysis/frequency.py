@@ -10,18 +10,13 @@ import numpy as np
 import xarray as xr
 
 from spectral_dd.analysis.curves import measured
-from spectral_dd.spectrum import slope_spectrum
+from spectral_dd.spectrum import first_high_bin, slope_spectrum
 
 # Share of the raw high-frequency power beyond which it says nothing but the slope.
 SLOPE_DOMINATED = 0.9
 
 # Share of the residual energy of a bin beyond which it says too much about rounding: it moves a mean by this share.
 NOISE_DOMINATED = 0.1
-
-
-def first_high_bin(num_bins: int) -> int:
-    """Returns k0 = max(1, (num_bins - 1) // 4), the first *high* bin of 0 .. num_bins - 1: a quarter of the Nyquist."""
-    return max(1, (num_bins - 1) // 4)
 
 
 def high_frequency_share(power: xr.DataArray, first: int | None = None) -> xr.DataArray:

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spectral_dd.analysis.curves import WINDOW
-
 # A tenth: what `curves.THRESHOLD` is of an error of 30 %. Not fitted to the results of any sweep.
 PROMINENCE = 0.1
+
+# Recorded epochs that are averaged; odd.
+WINDOW = 3
 
 
 class Start(NamedTuple):

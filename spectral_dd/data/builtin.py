@@ -1,6 +1,8 @@
 """Data sets that need no download: the digits of scikit-learn, and MNIST-1D, which its package generates."""
 
 import importlib.metadata
+import importlib.util
+import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -14,11 +16,11 @@ DIGITS_TRAIN_SIZE = 1000  # of 1797; the rest is the test set
 
 def load_digits() -> Dataset:
     """1797 digits of 8x8 pixels (UCI ML hand-written digits), shuffled and split."""
-    from sklearn import datasets  # here, because it takes a second
-
-    digits = datasets.load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = digits.target.astype(np.int32)
+    package = importlib.util.find_spec("sklearn")  # To import it takes a second, at each start of a process.
+    assert package is not None and package.submodule_search_locations
+    path = pathlib.Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    table = np.loadtxt(path, np.int32, delimiter=",")
+    images, labels = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8), table[:, -1]
     order = generator(Stream.DIGITS_SPLIT, 0).permutation(len(labels))
     train, test = order[:DIGITS_TRAIN_SIZE], order[DIGITS_TRAIN_SIZE:]
     return Dataset(

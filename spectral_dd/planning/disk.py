@@ -18,35 +18,44 @@ from spectral_dd.planning.prepare import Prepared
 from spectral_dd.records import MEASURED, METRICS
 from spectral_dd.sweeps import Sweep
 
-# Files of a record that hold no arrays, and the checksums: a few KB each.
-_RECORD_BYTES = 50_000
+# Directories and files that hold no arrays, in blocks of the disk: of a record, and of a pack beside its records.
+_RECORD_BYTES, _PACK_BYTES = 80_000, 100_000
 
 
-def state_bytes(configs: Sequence[Config], cost: Cost) -> tuple[int, int]:
-    """Bytes of a pack's variables, and of all that training goes on from."""
-    widest = packing.widest(configs)
-    variables = len(configs) * cost.parameters(widest) * np.dtype(widest.param_dtype).itemsize
-    # Parameters and, at most, as many numbers again for each moment of the optimiser.
-    return variables, (2 if widest.optimizer == "sgd" else 3) * variables
+def state_bytes(configs: Sequence[Config], cost: Cost) -> int:
+    """Bytes of all that the training of a pack goes on from."""
+    return len(configs) * _numbers(configs[0]) * _parameter_bytes(packing.widest(configs), cost)
+
+
+def _numbers(config: Config) -> int:
+    """Of a parameter, at most: itself and each moment of the optimiser."""
+    return 2 if config.optimizer == "sgd" else 3
+
+
+def _parameter_bytes(config: Config, cost: Cost) -> int:
+    return cost.parameters(config) * np.dtype(config.param_dtype).itemsize
 
 
 def disk_bytes(workdir: str | os.PathLike, sweep: Sweep, prepared: Prepared, cost: Cost) -> int:
-    """Bytes that are still to be written, at most: floats of spectra compress a little."""
-    total = 0
+    """Bytes that are still to be written, at most: floats compress a little. Of padded members, the zeros take none,
+    but in the states of a pack under way."""
+    total, under_way = 0, 0
     for number, pack in enumerate(sweep.packs):
         configs = sweep.members(pack)
         there = set(stored.recorded_epochs(sweep.place(workdir, number)))
         left = set(recorded_epochs(configs[0], pack.ends)) - there
         draws = [prepared.draws[i] for i in pack.members]
         with_spectra = left & set(spectrum_epochs(configs, prepared.dataset(pack.members[0]), draws, pack.ends))
-        variables, state = state_bytes(configs, cost)
+        variables = sum(_parameter_bytes(config, cost) for config in configs)
         asked = configs[0].spectrum
         sizes = {"split": 3, "example": asked.examples, "frequency": asked.points // 2 + 1}
         spectra = sum(math.prod(sizes.get(dim, 1) for dim in about.dims) for about in MEASURED.values())
         total += len(left) * (variables + len(configs) * 8 * len(METRICS) + _RECORD_BYTES)
         total += len(with_spectra) * len(configs) * 4 * spectra
-        total += 2 * state if left else 0
-    return total
+        if left:
+            total += _numbers(configs[0]) * variables + _PACK_BYTES
+            under_way = max(under_way, 2 * state_bytes(configs, cost))
+    return total + under_way
 
 
 def check_disk(workdir: str | os.PathLike, sweep: Sweep, prepared: Prepared, cost: Cost) -> str:

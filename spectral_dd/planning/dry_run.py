@@ -44,7 +44,7 @@ def _line(members: list[Config], cost: Cost) -> str:
     widest = packing.widest(members)
     widths = sorted({c.width for c in members})
     parameters = cost.parameters(widest)
-    _, state = disk.state_bytes(members, cost)
+    state = disk.state_bytes(members, cost)
     work = cost.step_flops(widest, widest.width) * sum(c.steps for c in members)
     return (
         f"{len(members):7d}  {'-'.join(map(str, dict.fromkeys((widths[0], widths[-1])))):8s}  {parameters:12,d}  "

@@ -19,6 +19,7 @@ from spectral_dd.analysis import curves, frequency
 from spectral_dd.records import SPLITS
 from spectral_dd.report import axes
 from spectral_dd.report.picture import Picture, Setting, draw_by_width
+from spectral_dd.spectrum import first_high_bin
 
 NormalisationName = Literal["power", "amplitude"]
 
@@ -154,7 +155,7 @@ def high_frequency_picture(setting: Setting, colours: axes.WidthColours) -> Pict
     """The share of high frequencies on the training set, how much of it the slope explains, and the test error."""
     train = setting.of(setting.members.sel(split="train"))
     bins = train.members["frequency"].values
-    first = frequency.first_high_bin(len(bins))
+    first = first_high_bin(len(bins))
     figure = Figure(figsize=(10.5, 3.6), layout="constrained")
     setting.heading(figure, name_width=True)
     panels = figure.subplots(1, 3, sharex=True)

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from spectral_dd.analysis import frequency
+from spectral_dd.spectrum import first_high_bin
 
 NAN = np.nan
 
@@ -15,7 +16,7 @@ def spectra(*rows):
 
 
 def test_the_first_high_bin_is_a_quarter_of_the_nyquist_bin_and_never_dc():
-    assert {n: frequency.first_high_bin(n) for n in (65, 17, 5, 4, 2)} == {65: 16, 17: 4, 5: 1, 4: 1, 2: 1}
+    assert {n: first_high_bin(n) for n in (65, 17, 5, 4, 2)} == {65: 16, 17: 4, 5: 1, 4: 1, 2: 1}
 
 
 def test_the_high_frequency_ratio_is_a_ratio_of_means_over_the_examples_that_there_are():

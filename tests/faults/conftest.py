@@ -15,6 +15,12 @@ def whole():
     return WHOLE
 
 
+@pytest.fixture(scope="session")
+def times():
+    """How often something is done of the times that `make torture` does it; $TORTURE_SHARE is how much of it."""
+    return lambda number: max(1, round(number * float(os.environ.get("TORTURE_SHARE", "1"))))
+
+
 @pytest.fixture
 def report(request):
     """Adds a line to the file that `make torture` shows in the end."""

@@ -47,6 +47,24 @@ def wait_for_files(process, workdir, pattern):
         time.sleep(0.02)
 
 
+def wait_for_records(process, workdir, number):
+    """Waits until so many records of all packs are there, or under way."""
+    while process.poll() is None and sum(1 for _ in workdir.glob("packs/*/records/*")) < number:
+        time.sleep(0.01)
+
+
+def wait_for_a_moment(process, workdir, rng, records):
+    """Waits until a random one: while it starts and its programs are loaded or, mostly, while it records. It is no time
+    of a clock, so that a machine with other work comes to the same moments."""
+    wait_for_imports(process)
+    if rng.random() < 0.4:
+        wait(process, rng.uniform(0, 6))
+    else:
+        there = sum(1 for _ in workdir.glob("packs/*/records/*"))
+        wait_for_records(process, workdir, rng.randint(there, max(there, records)))
+        wait(process, rng.uniform(0, 0.2))
+
+
 def interrupt(process, delay, number=signal.SIGINT):
     wait(process, delay)
     if process.poll() is None:
@@ -55,5 +73,5 @@ def interrupt(process, delay, number=signal.SIGINT):
 
 def end(process):
     """Exit status and stderr."""
-    _, errors = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=3600)
     return process.returncode, errors

@@ -7,7 +7,7 @@ import shutil
 
 import cases
 import pytest
-from synthetic import findings, kinds_of_files, known_sweep, read_all
+from synthetic import NAME, findings, kinds_of_files, known_sweep, read_all
 
 from packs import flip_bit
 from spectral_dd import sweeps, verify
@@ -16,15 +16,19 @@ from spectral_dd.errors import InputError
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-def test_a_run_without_damage_is_found_to_be_so(run):
+def test_a_run_without_damage_is_found_to_be_so_wherever_it_is_seen_from(run, tmp_path, monkeypatch):
     assert read_all(run) == 0
     assert findings(run) == []
+    (tmp_path / "link").symlink_to(run)
+    assert findings(tmp_path / "link") == []
+    monkeypatch.chdir(run.parent)
+    assert findings(run.name) == []
 
 
-def test_flipped_bits_in_every_kind_of_file(run, whole, report):
+def test_flipped_bits_in_every_kind_of_file(run, whole, times, report):
     rng, refused, harmless = random.Random(0), 0, 0
     kinds = [paths for paths in kinds_of_files(run).values() if paths[0].stat().st_size]
-    trials = 2000 if whole else len(kinds)
+    trials = times(2000) if whole else len(kinds)
     for trial in range(trials):
         path = rng.choice(kinds[trial % len(kinds)])
         with cases.brought_back(path):
@@ -78,6 +82,10 @@ def test_a_record_that_is_lost_is_missing_and_what_is_foreign_is_named(run, tmp_
     shutil.copytree(copy / "packs" / "001" / "records" / "2", copy / "packs" / "000" / "records" / "7")
     (copy / "packs" / "000" / "records" / "notes.txt").write_text("x")
     (copy / "packs" / "005").mkdir()
+    shutil.rmtree(copy / "spectra" / NAME / "packs" / "000" / "rolling")
+    (copy / "spectra" / NAME / "packs" / "000" / "rolling").write_text("x")
+    shutil.rmtree(copy / "spectra" / NAME / "packs" / "001")
+    (copy / "spectra" / NAME / "packs" / "001").write_text("x")
     os.truncate(copy / "packs" / "001" / "rolling" / "3.npz", 100)
     (copy / "packs" / "001" / "rolling" / ".writing.x").write_text("half")
     found = {(f.kind, str(f.path.relative_to(copy)).removeprefix("packs/")) for f in findings(copy)}
@@ -86,6 +94,8 @@ def test_a_record_that_is_lost_is_missing_and_what_is_foreign_is_named(run, tmp_
         ("foreign", "000/records/7"),
         ("foreign", "000/records/notes.txt"),
         ("foreign", "005"),
+        ("foreign", f"spectra/{NAME}/packs/000/rolling"),
+        ("foreign", f"spectra/{NAME}/packs/001"),
         ("damaged", "001/rolling/3.npz"),
         ("leftover", "001/rolling/.writing.x"),
     }

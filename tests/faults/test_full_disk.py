@@ -58,10 +58,10 @@ def small_disk(tmp_path):
     return command
 
 
-def test_a_disk_that_fills_up_at_any_moment(small_disk, tmp_path, whole, report):
+def test_a_disk_that_fills_up_at_any_moment(small_disk, tmp_path, whole, times, report):
     tests = pathlib.Path(__file__).parents[1]
     script = SCRIPT.format(tests=str(tests), root=str(tests.parent))
-    moments, seed = 50 if whole else 3, random.Random(0).randrange(1000)
+    moments, seed = times(50) if whole else 3, random.Random(0).randrange(1000)
     command = [*small_disk, sys.executable, "-c", script, str(tmp_path), str(seed), str(moments)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
