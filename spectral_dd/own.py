@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spectral_dd.errors import InputError
-from spectral_dd.files import expanded
+from spectral_dd.files import expanded, workdir_path
 
 
 def load(flag: str, kind: str, known: Any = lambda module: "") -> Any:
@@ -69,7 +69,7 @@ def again(flag: str, there: Mapping[str, Any] | None, workdir: Any, instead: str
         path = _file_of(source)
         if path is None:
             raise InputError(f"{flag}: there is no module {source} here; {instead}")
-    if path.resolve().is_relative_to(pathlib.Path(workdir).resolve()):
+    if path.resolve().is_relative_to(workdir_path(workdir)):
         raise InputError(f"{flag}: {path} is inside of {workdir}, from where no code is loaded; {instead}")
     if source.endswith(".py"):
         check_unchanged(flag, there, path, instead)

@@ -1,7 +1,6 @@
 """A sweep: checked, planned, and trained pack by pack on the devices that are here."""
 
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from spectral_dd import devices, launcher, locks, models, stored, summary
+from spectral_dd import devices, files, launcher, locks, models, stored, summary
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.errors import Interrupted, LockedError
@@ -88,7 +87,7 @@ def train(
                     sweep, there = sweep_for(workdir, prepared, cost, min_packs, timed=True, extend=extend)
                 sweep = write_sweep(workdir, sweep, there)
                 print(f"{workdir} takes {said}", file=sys.stderr)
-            if warning := locks.warning(pathlib.Path(workdir)):
+            if warning := locks.warning(files.workdir_path(workdir)):
                 print(warning, file=sys.stderr)
             return prepared.of(sweep.configs), sweep
 

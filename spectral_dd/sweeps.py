@@ -207,7 +207,7 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config], *, exte
         # Listed before looking for sweep.json, which another task may be writing: it writes nothing else before.
         names = [p.name for p in directory.iterdir()] if directory.exists() else []
         if not (directory / "sweep.json").exists():
-            if any(not name.startswith((files.TEMPORARY, files.jobs_directory("").name)) for name in names):
+            if any(not name.startswith((files.TEMPORARY, files.JOBS)) for name in names):
                 raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
             return None
     except OSError as error:

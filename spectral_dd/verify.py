@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from spectral_dd import checkpoint, locks, named_spectra, stored
 from spectral_dd.errors import CheckpointError, InputError
-from spectral_dd.files import Place
+from spectral_dd.files import Place, workdir_path
 from spectral_dd.planning.epochs import recorded_epochs
 from spectral_dd.sweeps import Sweep, read_sweep
 
@@ -31,7 +31,7 @@ def check_run(workdir: str | os.PathLike) -> Iterator[Finding]:
     Raises:
       InputError: there is no sweep.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = workdir_path(workdir)
     try:
         sweep = read_sweep(workdir)
     except InputError as error:

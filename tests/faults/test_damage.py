@@ -21,6 +21,17 @@ def test_a_run_without_damage_is_found_to_be_so(run):
     assert findings(run) == []
 
 
+@pytest.mark.parametrize("name", ["run", "./run", "other/../run", "link", "~/run"])
+def test_a_run_is_found_to_be_so_whatever_it_is_called(run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(run.parent)
+    monkeypatch.setenv("HOME", str(run.parent))
+    if name == "link":
+        (tmp_path / "link").symlink_to(run)
+        monkeypatch.chdir(tmp_path)
+    assert findings(name) == []
+    assert verify.prune_states(name, keep=2) == (0, 0)
+
+
 def test_flipped_bits_in_every_kind_of_file(run, whole, report):
     rng, refused, harmless = random.Random(0), 0, 0
     kinds = [paths for paths in kinds_of_files(run).values() if paths[0].stat().st_size]
