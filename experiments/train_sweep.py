@@ -66,7 +66,8 @@ def main() -> None:
         if target:
             devices.plan_only()
         devices.set_up()
-        arguments = (FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs)
+        prepared = prepare(configs, FLAGS.data_dir)
+        arguments, sources = (FLAGS.workdir, prepared, FLAGS.min_packs), [*sources, *prepared.described()]
         if target:
             print(*sources, sep="\n")
             for line in elsewhere.describe(*arguments, target, extend=FLAGS.extend):

@@ -280,14 +280,14 @@ def _attempt(stage: Stage, resources: Resources, jobs: pathlib.Path, cluster: st
 
     submitted = {}
     for place, index in enumerate(tasks):
-        executor = submitit.AutoExecutor(jobs, cluster=cluster)
+        executor = (submitit.LocalExecutor if cluster == "local" else submitit.DebugExecutor)(jobs)
         if cluster == "local":
             gpus = _visible(place, resources.processes * resources.gpus)
             executor.update_parameters(
                 timeout_min=365 * 24 * 60,
                 tasks_per_node=resources.processes if stage.tasks else 1,
                 gpus_per_node=len(gpus),
-                local_visible_gpus=gpus,
+                visible_gpus=gpus,
             )
         submitted[index] = executor.submit(Job(stage, index))
     failed = []

@@ -25,7 +25,7 @@ def evaluate_spectra(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
-    measure: Callable[..., Any] | None = None,
+    measure: own_measures.Measures | None = None,
     data_dir: str | None = None,
     task_index: int | None = None,
     task_count: int | None = None,

@@ -106,15 +106,16 @@ def _module(flag: str, source: str) -> types.ModuleType:
     if source.endswith(".py") and not path.is_file():
         raise InputError(f"{flag}: there is no file {source}")
     try:
-        return _import_file(path) if source.endswith(".py") else importlib.import_module(source)
+        return _import_file(path, _checksum(path)) if source.endswith(".py") else importlib.import_module(source)
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{flag}: {source} cannot be imported: {reason}") from error
 
 
 @functools.cache
-def _import_file(path: pathlib.Path) -> types.ModuleType:
-    """Imports a file once, as a module with the name of its path, which can hide no other module."""
+def _import_file(path: pathlib.Path, checksum: str) -> types.ModuleType:
+    """Imports a file once as long as it stays as it is, as a module with the name of its path, which can hide no other.
+    """
     spec = importlib.util.spec_from_file_location(str(path), path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -173,10 +173,10 @@ def _others(model: Any, config, max_batch, probed, state, key, x, v, sizes, corn
         "local_complexity": measures.local_complexity(plain, x[rows], u, radius=HULL_RADIUS, max_batch=max_batch),
     }
     if config.measure:
-        own = own_measures.find(config.measure)
+        own = {function.__name__: function for function in own_measures.find(config.measure)}
         pairs, few = (x[rows], v[rows]), max(1, max_batch // asked.points)
-        values = spectrum.in_chunks(lambda pair: own(f, *pair), pairs, few)
-        found[own.__name__] = values.astype(x.dtype)
+        values = spectrum.in_chunks(lambda pair: {name: g(f, *pair) for name, g in own.items()}, pairs, few)
+        found |= {name: value.astype(x.dtype) for name, value in values.items()}
     results = _by_split(config, probed, found, measured)
     # One pass for all other points, because a program for each would take longer to compile than to run.
     measured, rows = first(min(asked.measures, NOISE_EXAMPLES))

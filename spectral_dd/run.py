@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 from flax import linen as nn
@@ -12,6 +11,7 @@ from spectral_dd import devices, files, launcher, locks, models, stored, summary
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.errors import Interrupted, LockedError
+from spectral_dd.own_measures import Measures
 from spectral_dd.pack_training import train_pack
 from spectral_dd.planning import packing
 from spectral_dd.planning.cost import Cost
@@ -30,7 +30,7 @@ def train(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
-    measure: Callable[..., Any] | None = None,
+    measure: Measures | None = None,
     data_dir: str | None = None,
     task_index: int | None = None,
     task_count: int | None = None,
@@ -48,7 +48,7 @@ def train(
       dataset: for all members, in the place of the one that they name.
       model: class of the network of all members, in the place of the one that they name: a Linen module with the
         fields `width` and `num_classes`, called `(images, train)`.
-      measure: of one's own, recorded beside the others: a function of (f, examples, directions), see
+      measure: of one's own, recorded beside the others: a function of (f, examples, directions), or several, see
         `own_measures.measure`.
       data_dir: of TFDS.
       task_index: which share, 0 to task_count - 1; by default what started this process says, see `launcher.py`.
@@ -80,7 +80,7 @@ def train(
             prepared = prepared.of(sweep.configs)
             models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
             said = check_disk(workdir, sweep, prepared, cost)
-            for line in about:
+            for line in [*about, *prepared.described()] if about else []:
                 print(line, file=sys.stderr)
             if sweep != there:
                 if tune:  # once everything else is checked, since it computes on the devices

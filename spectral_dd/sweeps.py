@@ -117,7 +117,7 @@ class Sweep:
         shared = _typed(shared, "members[0]")
         configs = [_config(shared, own, f"members[{i}]", version == formats.FORMAT) for i, own in enumerate(members)]
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
-        if version < formats.FORMAT and (unknown := sorted(content.keys() & younger)):
+        if version < formats.SEALED and (unknown := sorted(content.keys() & younger)):
             raise ValueError(f"{unknown[0]}: is unknown in format {version}")
         may_lack = {"configs"} | (younger if version < formats.FORMAT else set())
         sweep = cls(configs=configs, **strict_json.decode_fields(cls, content, may_lack=may_lack))
@@ -181,7 +181,7 @@ def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
     path = files.workdir_path(workdir) / "sweep.json"
     try:
         return make(strict_json.parse(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
         raise InputError(message) from None
     except (OSError, ValueError) as error:
