@@ -214,7 +214,7 @@ def parse(script: types.ModuleType, argv: Sequence[str]) -> bool:
     try:
         rest = flag_values(argv)
     except (flags.Error, ValueError) as error:
-        if isinstance(error.__context__, InputError):  # what absl says of a value repeats the flag that our parser named
+        if isinstance(error.__context__, InputError):  # absl's words around it repeat the flag
             raise error.__context__ from error
         raise InputError(_in_our_words(error, argv, flag_values)) from error
     if len(rest) > 1:

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from spectral_dd.errors import InputError, nearest
 
-
 # What any number can be at most: on the devices they are int32 and float32. A field has less with `max`, which its
 # messages name, or `most`, which only who exceeds it reads.
 _LARGEST = {int: 2**31 - 1, float: 3.4e38}
@@ -196,7 +195,7 @@ class Config:
     # What is measured.
     measure: str = _static(
         "",
-        "measures of your own, FILE.py:FUNCTION or FILE.py:F+G+H, recorded at the first --spectrum_measures examples of "
+        "measures of your own, FILE.py:FUNCTION or FILE.py:F+G, recorded at the first --spectrum_measures examples of "
         "each split",
     )
     spectrum: SpectrumConfig = dataclasses.field(default_factory=SpectrumConfig)

@@ -76,7 +76,7 @@ def evaluate_spectra(
                 source, target = sweep.place(workdir, number), spectra.place(workdir, name, number)
                 about = f"pack {number + 1}/{len(sweep.packs)}"
                 _evaluate_pack(sweep.packs[number], prepared, source, target, about, stop_signal)
-        print(compilations, file=sys.stderr)
+        compilations.say()
 
 
 def _evaluate_pack(

@@ -48,7 +48,7 @@ def this_task(
         if task_index is None:
             raise InputError(f"--task_count={task_count}: is the number of tasks; --task_index says which one this is")
         if task_count is None:
-            raise InputError(f"--task_index={task_index}: says which task this is; --task_count says how many there are")
+            raise InputError(f"--task_index={task_index}: is one task's number; --task_count says how many there are")
         if not 0 <= task_index < task_count:
             raise InputError(f"--task_index={task_index}: must be a whole number from 0 to --task_count - 1")
         return Task(task_index, task_count, "--task_index")

@@ -114,8 +114,7 @@ def _module(flag: str, source: str) -> types.ModuleType:
 
 @functools.cache
 def _import_file(path: pathlib.Path, checksum: str) -> types.ModuleType:
-    """Imports a file once as long as it stays as it is, as a module with the name of its path, which can hide no other.
-    """
+    """Imports a file once while it stays as it is, as a module with the name of its path, which can hide no other."""
     spec = importlib.util.spec_from_file_location(str(path), path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -25,6 +25,21 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def shell_command(recorded: str) -> list[str]:
+    """The words that train a sweep again in a shell; none where it was not trained from one, but in a notebook.
+
+    Args:
+      recorded: the command line that its provenance has.
+    """
+    script, *arguments = shlex.split(recorded) or [""]
+    name = pathlib.PurePath(script).name
+    if name == "train_sweep.py":
+        return ["python", script, *arguments]
+    if arguments[:1] == ["train_sweep"]:  # spectral-dd, or python -m spectral_dd
+        return [script, *arguments] if name == "spectral-dd" else ["python", "-m", "spectral_dd", *arguments]
+    return []
+
+
 def _revision() -> str | None:
     git = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:

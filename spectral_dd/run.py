@@ -154,7 +154,7 @@ def _train_packs(
         again = list(locked)
         locked.clear()
         on_free_devices(train_one, again, groups, x64)
-    print(compilations, file=sys.stderr)
+    compilations.say()
     if locked:
         left = "; ".join(str(locked[number]) for number in sorted(locked)[:2])
         raise LockedError(

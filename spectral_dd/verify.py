@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from spectral_dd import checkpoint, locks, named_spectra, stored
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.files import Place, workdir_path
 from spectral_dd.planning.epochs import recorded_epochs
+from spectral_dd.provenance import shell_command
 from spectral_dd.sweeps import Sweep, read_sweep
 
 
@@ -40,7 +42,7 @@ def check_run(workdir: str | os.PathLike) -> Iterator[Finding]:
         kind = "damaged" if (workdir / "sweep.json").exists() else "missing"
         yield Finding(kind, workdir / "sweep.json", str(error).partition(": ")[2], "")
         return
-    command = f"python {sweep.provenance['command']}"
+    command = shlex.join(shell_command(sweep.provenance["command"])) or f"sdd.train({str(workdir)!r}, ...)"
     places = [sweep.place(workdir, number) for number in range(len(sweep.packs))]
     yield from _check_packs(workdir / "packs", places, _targets(sweep), command)
     for directory in sorted((workdir / "spectra").glob("*")):

@@ -74,7 +74,7 @@ def test_spectra_that_are_asked_for_are_not_dropped_by_the_budget_of_a_preset(as
         ({"epochs": 2**31}, "--epochs=2147483648: must be a whole number from 1 to 2147483647"),
         ({"momentum": 0.5}, "--momentum=0.5: says nothing with --optimizer=adam; it is for sgd"),
         ({"noise_map": "9:1"}, "--noise_map=9:1: says nothing with --noise_kind=symmetric; it is for asymmetric"),
-        ({"schedule": ["cosine"], "schedule_steps": [8, 9]}, "--schedule_steps=8,9: says nothing with --schedule=cosine"),
+        ({"schedule": "cosine", "schedule_steps": [8]}, "--schedule_steps=8: says nothing with --schedule=cosine"),
         ({"members": [{"width": 2, "sed": 1}]}, "members[0], column 'sed': is no field of a member"),
         ({"members": [{"width": 2}], "width": [1]}, "--width: is a column of the table of members too"),
     ],

@@ -12,6 +12,7 @@ from spectral_dd.analysis.curves import THRESHOLD, last_recorded
 from spectral_dd.analysis.evidence import FOLLOWS, MIN_SEEDS, NEAR, POWER, RECORDS, SIGNIFICANCE, interval
 from spectral_dd.analysis.frequency import SLOPE_DOMINATED
 from spectral_dd.analysis.memorisation import memorisation
+from spectral_dd.provenance import shell_command
 
 
 def show(value: Any) -> str:
@@ -161,13 +162,12 @@ def _p(row: xr.Dataset) -> str:
 
 def _more_seeds(number: int, command: str) -> str:
     seeds = ",".join(map(str, range(number)))
-    script, *arguments = shlex.split(command) or [""]
-    if not script.endswith("train_sweep.py"):
+    words = shell_command(command)
+    if not words:
         return f"Train it with seed={seeds}."
-    kept = [a for a in arguments if not re.match(r"--(seed|workdir|task_index|task_count)=", a)]
-    return (
-        f"This would do: {shlex.join(['python', script, f'--workdir={_workdir(command)}-more', *kept])} --seed={seeds}"
-    )
+    kept = [a for a in words if not re.match(r"--(seed|task_index|task_count)=", a)]
+    kept = [f"{a}-more" if a.startswith("--workdir=") else a for a in kept]
+    return f"This would do: {shlex.join(kept)} --seed={seeds}"
 
 
 def _evaluate(command: str) -> str:

@@ -105,7 +105,6 @@ class Dataset:
             "images": checksum(self.train_images, self.test_images),
         }
 
-
     def described(self) -> str:
         """Sizes, type and classes in words."""
         height, width, channels = self.train_images.shape[1:]

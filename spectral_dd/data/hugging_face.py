@@ -56,7 +56,7 @@ def _no_bars(datasets: Any) -> Iterator[None]:
 def _open(place: str, datasets: Any) -> Any:
     """The splits of a data set, by name; no code that comes with it is run."""
     if not place or os.path.isfile(place):
-        raise InputError(f"{PREFIX}{place}: must be {PREFIX}NAME of the hub or {PREFIX}FOLDER of parquet or arrow files")
+        raise InputError(f"{PREFIX}{place}: must be {PREFIX}NAME of the hub or {PREFIX}FOLDER of its files")
     if not os.path.isdir(place):
         return datasets.load_dataset(place)
     here = os.listdir(place)

@@ -1,4 +1,4 @@
-"""Whether a network of one's own can be trained: it is traced as training and evaluation call it; nothing is computed."""
+"""Whether a network of one's own can be trained: it is traced in both modes, and nothing is computed."""
 
 import jax
 import jax.numpy as jnp
