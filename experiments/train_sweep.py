@@ -73,7 +73,7 @@ def main() -> None:
             for line in elsewhere.describe(*arguments, target, extend=FLAGS.extend):
                 print(line, flush=True)
             return
-        with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
+        with progress.going_on(lambda: "planning the packs"):
             plan = dry_run.describe(*arguments, extend=FLAGS.extend)
         print(*sources, plan, sep="\n")
         return

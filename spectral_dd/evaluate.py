@@ -61,7 +61,7 @@ def evaluate_spectra(
     if "measure" not in settings:
         own_measures.recall((c.measure for c in configs), code, workdir)
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
-        with progress.going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
+        with progress.going_on(lambda: "loading the data and drawing what each member needs"):
             prepared = prepare(configs, data_dir, dataset=dataset, model=model)
         prepared.check_datasets(sweep)
         if not any(stored.recorded_epochs(sweep.place(workdir, number)) for number in range(len(sweep.packs))):

@@ -72,10 +72,10 @@ def train(
 
     def prepare_and_plan() -> tuple[Prepared, Sweep]:
         with devices.numerics(x64):
-            with going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
+            with going_on(lambda: "loading the data and drawing what each member needs"):
                 prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
             cost = Cost(prepared.configs, prepared.datasets)
-            with going_on(lambda: f"planning: the packs of {len(configs)} members"):
+            with going_on(lambda: "planning the packs"):
                 sweep, there = sweep_for(workdir, prepared, cost, min_packs, extend=extend)
             prepared = prepared.of(sweep.configs)
             models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))

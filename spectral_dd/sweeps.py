@@ -54,7 +54,7 @@ class DataFacts(TypedDict):
     train_labels: NotRequired[dict[str, str]]  # sums of the labels that members train on instead
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Sweep:
     """What sweep.json holds: the members, their packs, and where the sweep came from.
 
@@ -69,6 +69,9 @@ class Sweep:
     datasets: dict[str, DataFacts]  # by name
     provenance: dict[str, Any]  # command line, versions, git revision
     identity: str = ""  # drawn when the sweep is made; its records name it
+
+    def __repr__(self) -> str:  # a notebook shows what `train` returns
+        return f"Sweep({len(self.configs)} members, {len(self.packs)} packs)"
 
     def members(self, pack: Pack) -> list[Config]:
         return [self.configs[i] for i in pack.members]

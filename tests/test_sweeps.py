@@ -133,6 +133,7 @@ def make_sweep(configs, packs=None, identity="one"):
 def test_sweep_json_round_trip(tmp_path):
     written = make_sweep(expand({"width": [1, 2], "learning_rate": [1 / 3]}))
     sweeps.write_sweep(tmp_path / "new" / "run", written)
+    assert repr(written) == "Sweep(2 members, 1 packs)"
     assert sweeps.read_sweep(tmp_path / "new" / "run") == written
 
 
