@@ -73,6 +73,8 @@ BAD_INPUT = [
     (TRAIN, "--dataset=", "--dataset=: must be digits, mnist1d, FILE.npz, hf:NAME or"),
     (TRAIN, "--dataset=hf:", "--dataset=hf:: must be hf:NAME of the hub or hf:FOLDER"),
     (TRAIN, "--dataset=hf:{here}/own.py", "--dataset=hf:{here}/own.py: must be hf:NAME of the hub or hf:FOLDER"),
+    (TRAIN, "--dataset=hf:{here}/none", "--dataset=hf:{here}/none: must be hf:NAME of the hub or hf:FOLDER"),
+    (TRAIN, "--dataset=hf:{here}/damaged", "--dataset=hf:{here}/damaged: cannot be read by Hugging Face's datasets: "),
     (TRAIN, "--dataset={here}/channels.npz", "which np.moveaxis(images, 1, -1) mends"),
     (TRAIN, "--model=mlp --epochs=1000000000", "--epochs=1000000000: are "),
     (TRAIN, "--dataset=mnist", "download_and_prepare()"),
@@ -129,6 +131,8 @@ def here(tmp_path_factory):
     images = np.zeros((10, 8, 8, 1), np.uint8)
     np.savez(here / "unequal.npz", train_images=images, train_labels=np.zeros(9, int), test_images=images,
              test_labels=np.zeros(10, int))  # fmt: skip
+    (here / "damaged").mkdir()
+    (here / "damaged" / "train.parquet").write_bytes(b"no")
     channels = np.zeros((10, 3, 8, 8), np.uint8)
     np.savez(here / "channels.npz", train_images=channels, train_labels=np.arange(10) % 2, test_images=channels,
              test_labels=np.zeros(10, int))  # fmt: skip
