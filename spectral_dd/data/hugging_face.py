@@ -64,10 +64,8 @@ def _quiet(datasets: Any) -> Iterator[None]:
 def _open(place: str, datasets: Any) -> Any:
     """The splits of a data set, by name; no code that comes with it is run."""
     folder = expanded(place)
-    if not folder.is_dir() and (not place or place[0] in "./~" or folder.exists()):
-        raise InputError(
-            f"{PREFIX}{place}: must be {PREFIX}NAME of the hub or {PREFIX}FOLDER of files; it is no folder"
-        )
+    if not place or (not folder.is_dir() and (place[0] in "./~" or folder.exists())):
+        raise InputError(f"{PREFIX}{place}: must be {PREFIX}NAME of the hub or {PREFIX}FOLDER; there is no such folder")
     if not folder.is_dir():
         return datasets.load_dataset(place)
     place = str(folder)

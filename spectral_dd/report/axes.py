@@ -92,8 +92,8 @@ def epoch_axis(ax: Axes, epochs: np.ndarray) -> None:
 
 
 def log_axis(ax: Axes, formatter: Formatter) -> None:
-    """Makes the upright axis logarithmic; call it after drawing. A value of 0 lies below the axis; where all are 0, as of
-    a network whose units are dead, there is no logarithm to show."""
+    """Makes the upright axis logarithmic, unless all is 0, as of a network whose units are dead; call it after drawing.
+    A value of 0 lies below the axis."""
     if not np.isfinite(ax.dataLim.minposy):
         return
     ax.set_yscale("log", nonpositive="clip")
