@@ -113,6 +113,11 @@ def test_status_says_what_is_done_running_lost_and_failed(small, tmp_path, capsy
     output = capsys.readouterr().out
     assert "pack 0: failed: disk full" in output
     assert "job 17_3: failed 3 times, last with status 1 on n1, today" in output
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "sweep.json").write_text("{}")  # one that cannot be read hides no other
+    assert run_script("status.py", f"--runs={tmp_path}") == 0
+    output = capsys.readouterr().out
+    assert f"{tmp_path}/other:\n    {tmp_path}/other/sweep.json: cannot be read" in output and "disk full" in output
 
 
 def test_status_of_no_sweep_is_answered_in_one_line(tmp_path, capsys):
