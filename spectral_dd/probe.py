@@ -182,8 +182,8 @@ def _around_examples(model, config: Config, max_batch: int, state, key, x, v, la
     }
     if config.measure:
         own, f = own_measures.find(config.measure), _logits_of(model, state)
-        few = max(1, max_batch // config.spectrum.points)
-        values = spectrum.in_chunks(lambda pair: {g.__name__: g(f, *pair) for g in own}, (x, v), few)
+        in_chunks = functools.partial(spectrum.in_chunks, xs=(x, v), size=max_batch // config.spectrum.points)
+        values = in_chunks(lambda pair: {g.__name__: g(f, *pair) for g in own})
         found |= {name: value.astype(x.dtype) for name, value in values.items()}
     return found
 
