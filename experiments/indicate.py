@@ -29,8 +29,10 @@ flags.DEFINE_integer(
 def main() -> None:
     # Here, so that what is wrong with a flag is answered before JAX is imported.
     from spectral_dd.analysis import frequency, words
+    from spectral_dd.progress import going_on
 
-    ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged, averaged=None)
+    with going_on(lambda: f"reading {FLAGS.workdir}"):
+        ds = sdd.load_results(FLAGS.workdir, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged, averaged=None)
     if "energy" not in ds:
         raise InputError(f"--workdir={FLAGS.workdir}: has no spectra; experiments/evaluate_spectrum.py makes them")
     highest, first = min(ds["spectrum_points"].values) // 2, FLAGS.first_bin

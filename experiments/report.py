@@ -33,18 +33,21 @@ def workdirs_of(text: str) -> list[pathlib.Path]:
 def main() -> None:
     # Here, so that what is wrong with a flag is answered before JAX is imported.
     from spectral_dd.analysis import curves, words
+    from spectral_dd.progress import going_on
     from spectral_dd.report import draw_report
 
     workdirs = [files.workdir_path(workdir) for workdir in workdirs_of(FLAGS.workdir)]
     found = workdirs if len(workdirs) > 1 else workdirs[0]
-    ds = sdd.load_results(found, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged, averaged=None)
+    with going_on(lambda: f"reading {FLAGS.workdir}"):
+        ds = sdd.load_results(found, FLAGS.spectrum, skip_damaged=FLAGS.skip_damaged, averaged=None)
     directory = workdirs[0]
     if len(workdirs) > 1:  # beside the first: runs/a and runs/b give runs/a+b
         directory = directory.parent / "+".join(workdir.name for workdir in workdirs)
     title = directory.name
     if FLAGS.spectrum is not None:  # a page of its own, beside these spectra
         directory, title = files.spectrum_directory(directory, FLAGS.spectrum), f"{title}: spectra {FLAGS.spectrum}"
-    page = draw_report(ds, directory, title=title, normalisation=FLAGS.normalisation)
+    with going_on(lambda: "drawing the report"):
+        page = draw_report(ds, directory, title=title, normalisation=FLAGS.normalisation)
     print(words.format_summary(curves.summary(ds)))
     print(f"report: {page}")
     print(f"figures: {directory / 'figures'}")

@@ -22,8 +22,11 @@ def main() -> None:
     if FLAGS.workdir is not None:
         print(sdd.status(FLAGS.workdir))
         return
-    for status in monitor.runs(FLAGS.runs):
-        print(f"{status.workdir}: {status.line()}", *[f"    {problem}" for problem in status.problems], sep="\n")
+    for workdir, found in monitor.runs(FLAGS.runs).items():
+        if isinstance(found, InputError):
+            print(f"{workdir}:", f"    {found}", sep="\n")
+        else:
+            print(f"{workdir}: {found.line()}", *[f"    {problem}" for problem in found.problems], sep="\n")
 
 
 if __name__ == "__main__":

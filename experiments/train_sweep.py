@@ -66,13 +66,14 @@ def main() -> None:
         if target:
             devices.plan_only()
         devices.set_up()
-        arguments = (FLAGS.workdir, prepare(configs, FLAGS.data_dir), FLAGS.min_packs)
+        prepared = prepare(configs, FLAGS.data_dir)
+        arguments, sources = (FLAGS.workdir, prepared, FLAGS.min_packs), [*sources, *prepared.described()]
         if target:
             print(*sources, sep="\n")
             for line in elsewhere.describe(*arguments, target, extend=FLAGS.extend):
                 print(line, flush=True)
             return
-        with progress.going_on(lambda: f"planning: the packs of {len(configs)} members"):
+        with progress.going_on(lambda: "planning the packs"):
             plan = dry_run.describe(*arguments, extend=FLAGS.extend)
         print(*sources, plan, sep="\n")
         return

@@ -36,7 +36,7 @@ def main() -> int:
     wrong = ", ".join(f"{count} {kind}" for kind, count in found.items() if count)
     print(f"{FLAGS.workdir}: {wrong or 'nothing is damaged, missing or foreign'}")
     if not FLAGS.repair and found["damaged"] + found["foreign"]:
-        print("--repair sets aside what is damaged or foreign; then")
+        print("--repair sets aside what is damaged or foreign" + "; then" * bool(commands))
     for command in commands:
         print(f"  {command}\nmakes it anew")
     if FLAGS.prune_states is not None and not wrong:

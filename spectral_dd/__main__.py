@@ -4,9 +4,8 @@ import ast
 import pathlib
 import sys
 
-from spectral_dd import cli, devices
+from spectral_dd import cli
 from spectral_dd.errors import InputError, nearest
-from spectral_dd.provenance import provenance
 
 HERE = pathlib.Path(__file__).parent
 # In the package where it was installed from a wheel, and beside it in a source tree.
@@ -27,6 +26,10 @@ def version() -> str:
     Raises:
       InputError: JAX has no such platform as $JAX_PLATFORMS here.
     """
+    # Here, so that scripts answer what is wrong with a flag, and Ctrl-C, before JAX is imported.
+    from spectral_dd import devices
+    from spectral_dd.provenance import provenance
+
     devices.set_up()
     made_by = provenance()
     versions = [f"{name} {number}" for name, number in made_by["versions"].items() if number]

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from absl import flags, logging
 
 from spectral_dd.config import FIELDS, check_value
-from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError
+from spectral_dd.errors import CheckpointError, InputError, Interrupted, LockedError, nearest
 from spectral_dd.members import given_values, table_rows
 from spectral_dd.presets import DEFAULT, PRESETS, preset_axes
 
@@ -216,13 +216,12 @@ def parse(script: types.ModuleType, argv: Sequence[str]) -> bool:
         return False
     try:
         rest = flag_values(argv)
-    except flags.Error as error:
-        if missing := re.search(r"(--\w+) must have a value other than None", str(error)):
-            raise InputError(f"{missing[1]}: must be given; --help says what it is") from error
-        # What absl says of a value repeats the flag that our parser named.
-        raise error.__context__ if isinstance(error.__context__, InputError) else InputError(str(error)) from error
+    except (flags.Error, ValueError) as error:
+        if isinstance(error.__context__, InputError):  # absl's words around it repeat the flag
+            raise error.__context__ from error
+        raise InputError(_in_our_words(error, argv, flag_values)) from error
     if len(rest) > 1:
-        raise InputError(f"{rest[1]}: not a flag; flags are written --name=value")
+        raise InputError(_no_flag(rest[1]))
     for name in flag_values:
         flag = flag_values[name]
         if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
@@ -230,6 +229,20 @@ def parse(script: types.ModuleType, argv: Sequence[str]) -> bool:
         if isinstance(flag.value, str) and flag.value.startswith("--"):
             raise InputError(f"--{name}: has no value; flags are written --name=value")
     return True
+
+
+def _in_our_words(error: Exception, argv: Sequence[str], flag_values: flags.FlagValues) -> str:
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"--{error.flagname}: is no flag; --help lists them.{nearest(error.flagname, flag_values)}"
+    if missing := re.search(r"(--\w+) must have a value other than None", str(error)):
+        if len(argv) > 1 and not argv[1].startswith("-"):
+            return _no_flag(argv[1])
+        return f"{missing[1]}: must be given; --help says what it is"
+    return str(error).removeprefix("flag ").removeprefix("ERROR:: ")
+
+
+def _no_flag(argument: str) -> str:
+    return f"{argument}: not a flag; flags are written --name=value"
 
 
 def _say(script: str, error: Exception | str, status: int) -> int:

@@ -145,7 +145,7 @@ def _after(jobs: pathlib.Path) -> list[str]:
 
 def script(stage: Stage, resources: Resources, workdir: str | os.PathLike[str], dependency: str = "") -> str:
     """A script for sbatch that runs a stage without submitit. The tasks of an array find their share themselves."""
-    jobs = files.jobs_directory(files.workdir_path(workdir))
+    jobs = files.jobs_directory(workdir)
     options = resources.sbatch(stage) | {"output": f"{jobs}/%A_%a.log" if stage.tasks else f"{jobs}/%j.log"}
     if stage.tasks:
         options["array"] = f"0-{stage.tasks - 1}"
@@ -156,7 +156,7 @@ def script(stage: Stage, resources: Resources, workdir: str | os.PathLike[str], 
 
 def script_of_all(stages: Sequence[Stage], resources: Resources, workdir: str | os.PathLike[str]) -> str:
     """A bash script that submits all stages with their dependencies, and needs nothing but sbatch."""
-    jobs = files.jobs_directory(files.workdir_path(workdir))
+    jobs = files.jobs_directory(workdir)
     lines = ["#!/bin/bash", "# Submits the jobs: bash THIS_FILE", "set -eu", f"mkdir -p {shlex.quote(str(jobs))}"]
     ids = [f"$job{number}" for number in range(len(stages))]
     for number, stage in enumerate(stages):
@@ -220,7 +220,7 @@ def submit(
             "--cluster=slurm: there is no sbatch on this host; --cluster=local runs the tasks here, --print_script "
             "writes a script for another host"
         )
-    jobs = files.jobs_directory(files.workdir_path(workdir))
+    jobs = files.jobs_directory(workdir)
     jobs.mkdir(parents=True, exist_ok=True)
     for old in jobs.glob("*.failures"):
         old.unlink()
@@ -280,14 +280,14 @@ def _attempt(stage: Stage, resources: Resources, jobs: pathlib.Path, cluster: st
 
     submitted = {}
     for place, index in enumerate(tasks):
-        executor = submitit.AutoExecutor(jobs, cluster=cluster)
+        executor = (submitit.LocalExecutor if cluster == "local" else submitit.DebugExecutor)(jobs)
         if cluster == "local":
             gpus = _visible(place, resources.processes * resources.gpus)
             executor.update_parameters(
                 timeout_min=365 * 24 * 60,
                 tasks_per_node=resources.processes if stage.tasks else 1,
                 gpus_per_node=len(gpus),
-                local_visible_gpus=gpus,
+                visible_gpus=gpus,
             )
         submitted[index] = executor.submit(Job(stage, index))
     failed = []

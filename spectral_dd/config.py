@@ -11,6 +11,10 @@ from typing import Any, Self
 
 from spectral_dd.errors import InputError, nearest
 
+# What any number can be at most: on the devices they are int32 and float32. A field has less with `max`, which its
+# messages name, or `most`, which only who exceeds it reads.
+_LARGEST = {int: 2**31 - 1, float: 3.4e38}
+
 
 def _field(default: Any, help: str, *, static: bool, unit: str, **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "static": static, "unit": unit, **limits})
@@ -35,7 +39,7 @@ class SpectrumConfig:
     examples: int = _static(
         400, "examples of each split whose spectrum is recorded; 0: no spectra", unit="examples", min=0
     )
-    points: int = _static(128, "points N on the segment through an example; even", unit="points", min=4)
+    points: int = _static(128, "points N on the segment through an example; even", unit="points", min=4, most=2**16)
     # Beyond, float32 has no different points on the segment, or no finite energies.
     half_width: float = _static(
         0.5, "half width h of the segment", unit="L2 distance in input space", min=1e-6, max=1e6
@@ -94,7 +98,7 @@ class Config:
     # The network.
     model: str = _static("cnn5", "architecture: a known name, FILE.py:Class, or module:Class")
     width: int = _per_member(
-        8, "number of channels or hidden units that scales the architecture", unit="channels", min=1
+        8, "number of channels or hidden units that scales the architecture", unit="channels", min=1, most=2**20
     )
     seed: int = _seed(0, "seed of all that is drawn: of the spectrum's draws, and of the following four")
     data_seed: int = _seed(-1, "seed of the training subset, and of the test examples that have spectra; -1: --seed")
@@ -151,6 +155,7 @@ class Config:
         "next",
         "of asymmetric noise: next: class c becomes c + 1, the last becomes 0; cifar10: truck to automobile, bird to "
         "airplane, deer to horse, cat and dog to each other; or FROM:TO/FROM:TO..., in class numbers; others stay",
+        of=("noise_kind", "asymmetric"),
     )
     noisy_split: str = _static(
         "wrong",
@@ -173,21 +178,25 @@ class Config:
     )
     learning_rate: float = _per_member(1e-3, "initial learning rate", min=0)
     weight_decay: float = _per_member(0.0, "weight decay", min=0)
-    momentum: float = _per_member(0.9, "momentum of sgd", min=0, max=1)
+    momentum: float = _per_member(0.9, "momentum of sgd", min=0, max=1, of=("optimizer", "sgd"))
     schedule: str = _static(
         "constant",
         "learning rate over steps: constant, inverse_sqrt: 1/sqrt(1 + floor(step / schedule_steps)), "
         "cosine: to zero at the last step",
         choices=("constant", "inverse_sqrt", "cosine"),
     )
-    schedule_steps: int = _static(512, "length of a stage of the inverse_sqrt schedule", unit="steps", min=1)
+    schedule_steps: int = _static(
+        512, "length of a stage of the inverse_sqrt schedule", unit="steps", min=1, of=("schedule", "inverse_sqrt")
+    )
     records_per_decade: int = _static(
         10, "recorded epochs (metrics, spectra, checkpoint) in a factor of ten of epochs", unit="epochs", min=1
     )
 
     # What is measured.
     measure: str = _static(
-        "", "a measure of your own, FILE.py:FUNCTION, recorded at the first --spectrum_measures examples of each split"
+        "",
+        "measures of your own, FILE.py:FUNCTION or FILE.py:F+G, recorded at the first --spectrum_measures examples of "
+        "each split",
     )
     spectrum: SpectrumConfig = dataclasses.field(default_factory=SpectrumConfig)
 
@@ -300,13 +309,15 @@ def check_value(name: str, field: dataclasses.Field, value: Any) -> Any:
         ok = not isinstance(value, bool) and number == float(value) and math.isfinite(number)
     except (ValueError, TypeError, OverflowError):
         ok = False
-    if not ok or not limits.get("min", number) <= number <= limits.get("max", number):
-        raise InputError(f"{flag}: must be {_allowed(field)}")
+    largest = limits.get("max", limits.get("most", _LARGEST[field.type]))  # type: ignore[index]
+    if not ok or not limits["min"] <= number <= largest:
+        raise InputError(f"{flag}: must be {_allowed(field, largest if ok and number > largest else None)}")
     return number
 
 
-def _allowed(field: dataclasses.Field) -> str:
+def _allowed(field: dataclasses.Field, exceeded: float | None) -> str:
     limits, kind = field.metadata, "a whole number" if field.type is int else "a number"
-    if "min" in limits and "max" in limits:
-        return f"{kind} from {limits['min']} to {limits['max']}"
-    return f"{kind} of at least {limits['min']}" if "min" in limits else kind
+    largest = limits.get("max", exceeded)
+    if largest is None:
+        return f"{kind} of at least {limits['min']}"
+    return f"{kind} from {limits['min']} to {largest}"

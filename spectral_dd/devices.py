@@ -136,6 +136,11 @@ class Compilations:
         if event in self._seconds:
             self._seconds[event].append(duration_secs)
 
+    def say(self) -> None:
+        """Prints it, if there were any."""
+        if self._seconds[self._COMPILED]:
+            print(self, file=sys.stderr)
+
     def __str__(self) -> str:
         all_programs, read = self._seconds[self._COMPILED], self._seconds[self._READ]
         compiling = max(0.0, sum(all_programs) - sum(read))

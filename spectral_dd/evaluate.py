@@ -25,7 +25,7 @@ def evaluate_spectra(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
-    measure: Callable[..., Any] | None = None,
+    measure: own_measures.Measures | None = None,
     data_dir: str | None = None,
     task_index: int | None = None,
     task_count: int | None = None,
@@ -61,7 +61,7 @@ def evaluate_spectra(
     if "measure" not in settings:
         own_measures.recall((c.measure for c in configs), code, workdir)
     with devices.numerics(any(c.dtype == "float64" for c in configs)):
-        with progress.going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
+        with progress.going_on(lambda: "loading the data and drawing what each member needs"):
             prepared = prepare(configs, data_dir, dataset=dataset, model=model)
         prepared.check_datasets(sweep)
         if not any(stored.recorded_epochs(sweep.place(workdir, number)) for number in range(len(sweep.packs))):
@@ -78,7 +78,7 @@ def evaluate_spectra(
                 source, target = sweep.place(workdir, number), spectra.place(workdir, name, number)
                 about = f"pack {number + 1}/{len(sweep.packs)}"
                 _evaluate_pack(sweep.packs[number], prepared, source, target, about, stop_signal)
-        print(compilations, file=sys.stderr)
+        compilations.say()
 
 
 def _evaluate_pack(

@@ -17,6 +17,9 @@ from spectral_dd.errors import InputError
 # How the name of a file begins that is not written to its end.
 TEMPORARY = ".writing."
 
+# Of a sweep's directory, what may be there before the sweep is.
+JOBS = "jobs"
+
 # What a file system answers that has no hard links.
 _NOT_HERE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -75,7 +78,7 @@ def spectrum_directory(workdir: str | os.PathLike[str], name: str) -> pathlib.Pa
 
 def jobs_directory(workdir: str | os.PathLike[str]) -> pathlib.Path:
     """Where what belongs to cluster jobs is kept: their logs, and what failed."""
-    return pathlib.Path(workdir) / "jobs"
+    return workdir_path(workdir) / JOBS
 
 
 def cache_directory() -> pathlib.Path:

@@ -1,12 +1,19 @@
-"""The formats of sweep.json, and what an older one says in the words of the newest."""
+"""The formats of sweep.json and of the settings of evaluated spectra, and what an older one says in the words of the
+newest.
+
+The rule: who adds, removes or renames a field of `Config`, or of anything else that these files hold, raises `FORMAT`
+by one. A file of an older format then has the default in the place of a field that it lacks; what else has changed is
+translated here. A file of the newest format must be complete.
+"""
 
 from typing import Any
 
 from spectral_dd import strict_json
 
-# The version of sweep.json's format that is written. Version 1 had parallel lists in the place of packs; neither it nor
-# version 2 had a checksum.
+# The version that is written. Version 1 had parallel lists in the place of packs.
 FORMAT = 3
+# The first one with a checksum, the identity of the sweep, and the ends of packs.
+SEALED = 3
 
 
 def as_newest(content: Any) -> dict[str, Any]:
@@ -16,20 +23,25 @@ def as_newest(content: Any) -> dict[str, Any]:
       ValueError: its format is unknown, or its seal is broken.
     """
     version = version_of(content)
-    if version == FORMAT:
+    if version >= SEALED:
         content = strict_json.unseal(content)
     content = {name: value for name, value in content.items() if name != "format"}
     if version == 1:
         content = _from_format_1(content)
-    if version < FORMAT and isinstance(content.get("packs"), list):
+    if version < SEALED and isinstance(content.get("packs"), list):
         content["packs"] = [{**pack, "ends": []} if isinstance(pack, dict) else pack for pack in content["packs"]]
     return content
 
 
-def version_of(content: Any) -> int:
+def version_of(content: Any, first: int = 1) -> int:
+    """The version of a file's format.
+
+    Raises:
+      ValueError: it is not from `first` to the newest.
+    """
     version = content.get("format", 1) if isinstance(content, dict) else None
-    if type(version) is not int or not 1 <= version <= FORMAT:
-        raise ValueError(f"its format is version {version}, this revision reads versions 1 to {FORMAT}")
+    if type(version) is not int or not first <= version <= FORMAT:
+        raise ValueError(f"its format is version {version}, this revision reads versions {first} to {FORMAT}")
     return version
 
 

@@ -45,12 +45,13 @@ def this_task(
       InputError: one number is missing or out of range.
     """
     if task_index is not None or task_count is not None:
-        count = 1 if task_count is None else task_count
         if task_index is None:
-            raise InputError(f"--task_count={count}: is the number of tasks; --task_index says which one this is")
-        if not 0 <= task_index < count:
+            raise InputError(f"--task_count={task_count}: is the number of tasks; --task_index says which one this is")
+        if task_count is None:
+            raise InputError(f"--task_index={task_index}: is one task's number; --task_count says how many there are")
+        if not 0 <= task_index < task_count:
             raise InputError(f"--task_index={task_index}: must be a whole number from 0 to --task_count - 1")
-        return Task(task_index, count, "--task_index")
+        return Task(task_index, task_count, "--task_index")
     array, rank = _array(environment), _rank(environment)
     sources = [task.source for task in (array, rank) if task.source]
     return Task(array.index * rank.count + rank.index, array.count * rank.count, ", ".join(sources))

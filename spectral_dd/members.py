@@ -34,8 +34,16 @@ def sweep(preset: str | None = AUTO, *, members: Any = None, **axes: Any) -> lis
     """
     axes = {name: _axis(name, values) for name, values in axes.items()}
     rows = table_rows(members)
-    _, preset_values = preset_axes(preset, given_values(rows, axes))
-    return expand({**preset_values, **axes}, rows)
+    given = given_values(rows, axes)
+    _, preset_values = preset_axes(preset, given)
+    configs = expand({**preset_values, **axes}, rows)
+    for name in given:
+        other, needed = FIELDS[name].metadata.get("of", (name, None))
+        there = sorted({getattr(config, other) for config in configs}) if needed else ()
+        if needed and needed not in there:
+            value = ",".join(map(str, given[name]))
+            raise InputError(f"--{name}={value}: says nothing with --{other}={','.join(there)}; it is for {needed}")
+    return configs
 
 
 def given_values(rows: Iterable[Row], axes: Mapping[str, Collection[Any]]) -> dict[str, Collection[Any]]:

@@ -216,17 +216,20 @@ def _failures(directory: pathlib.Path) -> Iterator[str]:
             yield f"job {path.stem}: failed {len(attempts)} times, last {attempts[-1]}; log: {path.parent}"
 
 
-def runs(folder: str | os.PathLike[str]) -> list[Status]:
-    """The sweeps below a folder.
+def runs(folder: str | os.PathLike[str]) -> dict[str, Status | InputError]:
+    """The sweeps below a folder, by directory; of one that cannot be read, why.
 
     Raises:
       InputError: there are none.
     """
-    found = []
-    for place, below, names in os.walk(folder):
+    found: dict[str, Status | InputError] = {}
+    for place, below, names in os.walk(files.expanded(folder)):
         if "sweep.json" in names:
             below.clear()  # It has thousands of directories.
-            found.append(status(place))
+            try:
+                found[place] = status(place)
+            except InputError as error:
+                found[place] = error
     if not found:
         raise InputError(f"--runs={folder}: no sweep is below it")
-    return sorted(found, key=lambda one: one.workdir)
+    return dict(sorted(found.items()))

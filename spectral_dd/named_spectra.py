@@ -13,10 +13,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from spectral_dd import files, strict_json
+from spectral_dd import files, formats, strict_json
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
-from spectral_dd.formats import FORMAT
 from spectral_dd.sweeps import Sweep
 
 # What training measures, and evaluation cannot.
@@ -54,7 +53,7 @@ def settle(
     path = _directory(workdir, name) / "settings.json"
     new = NamedSpectra(dict(settings), sweep.identity, uuid.uuid4().hex, dict(measures))
     try:
-        files.write_once(path, strict_json.dump({"format": FORMAT, **dataclasses.asdict(new)}))
+        files.write_once(path, strict_json.dump({"format": formats.FORMAT, **dataclasses.asdict(new)}))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     there = read(workdir, name, sweep)
@@ -69,14 +68,15 @@ def read(workdir: str | os.PathLike, name: str, sweep: Sweep) -> NamedSpectra:
     Raises:
       InputError: there are none of that name, or the file is damaged, was edited, or is another sweep's.
     """
-    path = _directory(workdir, name) / "settings.json"
+    path = _directory(workdir, name, "spectrum") / "settings.json"
     try:
         content = strict_json.parse(path.read_text())
         if not sweep.identity and isinstance(content, dict) and "format" not in content:
             there = NamedSpectra(content, "", "")  # of a former revision, which did not seal them
         else:
             content = strict_json.unseal(content)
-            content = strict_json.of_format(content, FORMAT)
+            formats.version_of(content, formats.SEALED)
+            del content["format"]
             there = NamedSpectra(**strict_json.decode_fields(NamedSpectra, content, may_lack=("measures",)))
         if there.sweep != sweep.identity:
             raise ValueError("it is another sweep's")
@@ -98,7 +98,7 @@ def read(workdir: str | os.PathLike, name: str, sweep: Sweep) -> NamedSpectra:
         ) from error
 
 
-def _directory(workdir: str | os.PathLike, name: str) -> pathlib.Path:
+def _directory(workdir: str | os.PathLike, name: str, flag: str = "name") -> pathlib.Path:
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"--name={name}: must be letters, digits, '_', '-' and '.'")
+        raise InputError(f"--{flag}={name}: must be letters, digits, '_', '-' and '.'")
     return files.spectrum_directory(workdir, name)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spectral_dd.errors import InputError
-from spectral_dd.files import expanded
+from spectral_dd.files import expanded, workdir_path
 
 
 def load(flag: str, kind: str, known: Any = lambda module: "") -> Any:
@@ -69,7 +69,7 @@ def again(flag: str, there: Mapping[str, Any] | None, workdir: Any, instead: str
         path = _file_of(source)
         if path is None:
             raise InputError(f"{flag}: there is no module {source} here; {instead}")
-    if path.resolve().is_relative_to(pathlib.Path(workdir).resolve()):
+    if path.resolve().is_relative_to(workdir_path(workdir)):
         raise InputError(f"{flag}: {path} is inside of {workdir}, from where no code is loaded; {instead}")
     if source.endswith(".py"):
         check_unchanged(flag, there, path, instead)
@@ -106,15 +106,15 @@ def _module(flag: str, source: str) -> types.ModuleType:
     if source.endswith(".py") and not path.is_file():
         raise InputError(f"{flag}: there is no file {source}")
     try:
-        return _import_file(path) if source.endswith(".py") else importlib.import_module(source)
+        return _import_file(path, _checksum(path)) if source.endswith(".py") else importlib.import_module(source)
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{flag}: {source} cannot be imported: {reason}") from error
 
 
 @functools.cache
-def _import_file(path: pathlib.Path) -> types.ModuleType:
-    """Imports a file once, as a module with the name of its path, which can hide no other module."""
+def _import_file(path: pathlib.Path, checksum: str) -> types.ModuleType:
+    """Imports a file once while it stays as it is, as a module with the name of its path, which can hide no other."""
     spec = importlib.util.spec_from_file_location(str(path), path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

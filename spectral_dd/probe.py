@@ -182,8 +182,9 @@ def _around_examples(model, config: Config, max_batch: int, state, key, x, v, la
     }
     if config.measure:
         own, f = own_measures.find(config.measure), _logits_of(model, state)
-        values = spectrum.in_chunks(lambda pair: own(f, *pair), (x, v), max_batch // config.spectrum.points)
-        found[own.__name__] = values.astype(x.dtype)
+        in_chunks = functools.partial(spectrum.in_chunks, xs=(x, v), size=max_batch // config.spectrum.points)
+        values = in_chunks(lambda pair: {g.__name__: g(f, *pair) for g in own})
+        found |= {name: value.astype(x.dtype) for name, value in values.items()}
     return found
 
 

@@ -25,6 +25,42 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def call(recorded: str, verb: str = "train_sweep") -> list[str]:
+    """How a script is called in a shell that stands beside the one of a recorded command line; empty where that was not
+    given in a shell, but in a notebook."""
+    program = pathlib.PurePath((_words(recorded) or [""])[0])
+    if program.stem == "__main__":
+        return ["python", "-m", "spectral_dd", verb]
+    if program.name == "train_sweep.py":
+        return ["python", str(program.with_name(f"{verb}.py"))]
+    return ["spectral-dd", verb] if program.name == "spectral-dd" else []
+
+
+def arguments(recorded: str) -> list[tuple[str, str]]:
+    """Names and values of the flags of a recorded command line, however they were written: --name=value or --name
+    value; a flag without a value has an empty one."""
+    found: list[tuple[str, str]] = []
+    for word in _words(recorded)[1:]:
+        if word.startswith("-"):
+            name, _, value = word.lstrip("-").partition("=")
+            found.append((name, value))
+        elif found and not found[-1][1]:
+            found[-1] = found[-1][0], word
+    return found
+
+
+def shell(words: list[str], flags: list[tuple[str, str]]) -> str:
+    """The line that calls a script with these flags."""
+    return shlex.join([*words, *(f"--{name}={value}" if value else f"--{name}" for name, value in flags)])
+
+
+def _words(recorded: str) -> list[str]:
+    try:
+        return shlex.split(recorded)
+    except ValueError:  # no command line, but what somebody wrote into an older format
+        return []
+
+
 def _revision() -> str | None:
     git = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:

@@ -15,7 +15,7 @@ from spectral_dd import models, named_spectra, on_demand, own_measures, padding,
 from spectral_dd.analysis import frequency, memorisation, online, planes
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import CheckpointError, InputError
-from spectral_dd.files import Place
+from spectral_dd.files import Place, workdir_path
 from spectral_dd.records import COORDINATES, MEASURED, METRICS, SPLITS, VARIABLES, Variable
 from spectral_dd.spectrum import frequencies
 from spectral_dd.sweeps import Pack, Sweep, read_sweep
@@ -59,6 +59,9 @@ def load_results(
       CheckpointError: a record is damaged.
     """
     if not isinstance(workdir, str | os.PathLike):
+        real = [workdir_path(one) for one in workdir]
+        if twice := [one for one, path in zip(workdir, real, strict=True) if real.count(path) > 1]:
+            raise InputError(f"--workdir={','.join(map(str, workdir))}: must be different; {twice[0]} is there twice")
         options: dict[str, Any] = {"skip_damaged": skip_damaged, "lazy": lazy, "averaged": averaged}
         return _joined([load_results(one, spectrum, **options) for one in workdir])
     sweep = read_sweep(workdir)

@@ -1,18 +1,17 @@
 """A sweep: checked, planned, and trained pack by pack on the devices that are here."""
 
 import os
-import pathlib
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 from flax import linen as nn
 
-from spectral_dd import devices, launcher, locks, models, stored, summary
+from spectral_dd import devices, files, launcher, locks, models, stored, summary
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.errors import Interrupted, LockedError
+from spectral_dd.own_measures import Measures
 from spectral_dd.pack_training import train_pack
 from spectral_dd.planning import packing
 from spectral_dd.planning.cost import Cost
@@ -31,7 +30,7 @@ def train(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
-    measure: Callable[..., Any] | None = None,
+    measure: Measures | None = None,
     data_dir: str | None = None,
     task_index: int | None = None,
     task_count: int | None = None,
@@ -49,7 +48,7 @@ def train(
       dataset: for all members, in the place of the one that they name.
       model: class of the network of all members, in the place of the one that they name: a Linen module with the
         fields `width` and `num_classes`, called `(images, train)`.
-      measure: of one's own, recorded beside the others: a function of (f, examples, directions), see
+      measure: of one's own, recorded beside the others: a function of (f, examples, directions), or several, see
         `own_measures.measure`.
       data_dir: of TFDS.
       task_index: which share, 0 to task_count - 1; by default what started this process says, see `launcher.py`.
@@ -73,22 +72,22 @@ def train(
 
     def prepare_and_plan() -> tuple[Prepared, Sweep]:
         with devices.numerics(x64):
-            with going_on(lambda: f"loading the data and drawing what {len(configs)} members need"):
+            with going_on(lambda: "loading the data and drawing what each member needs"):
                 prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
             cost = Cost(prepared.configs, prepared.datasets)
-            with going_on(lambda: f"planning: the packs of {len(configs)} members"):
+            with going_on(lambda: "planning the packs"):
                 sweep, there = sweep_for(workdir, prepared, cost, min_packs, extend=extend)
             prepared = prepared.of(sweep.configs)
             models.check_code((c.model for c in prepared.configs), sweep.provenance.get("code", {}))
             said = check_disk(workdir, sweep, prepared, cost)
-            for line in about:
+            for line in [*about, *prepared.described()] if about else []:
                 print(line, file=sys.stderr)
             if sweep != there:
                 if tune:  # once everything else is checked, since it computes on the devices
                     sweep, there = sweep_for(workdir, prepared, cost, min_packs, timed=True, extend=extend)
                 sweep = write_sweep(workdir, sweep, there)
                 print(f"{workdir} takes {said}", file=sys.stderr)
-            if warning := locks.warning(pathlib.Path(workdir)):
+            if warning := locks.warning(files.workdir_path(workdir)):
                 print(warning, file=sys.stderr)
             return prepared.of(sweep.configs), sweep
 
@@ -155,7 +154,7 @@ def _train_packs(
         again = list(locked)
         locked.clear()
         on_free_devices(train_one, again, groups, x64)
-    print(compilations, file=sys.stderr)
+    compilations.say()
     if locked:
         left = "; ".join(str(locked[number]) for number in sorted(locked)[:2])
         raise LockedError(

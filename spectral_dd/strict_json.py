@@ -63,17 +63,6 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def of_format(content: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """The same without its 'format'.
-
-    Raises:
-      ValueError: it has another format.
-    """
-    if type(content.get("format")) is not int or content["format"] != version:
-        raise ValueError(f"its format is version {content.get('format')}, this revision reads version {version}")
-    return {name: value for name, value in content.items() if name != "format"}
-
-
 def decode(kind: Any, value: Any, where: str) -> Any:
     """`value` as an annotation describes it: numbers, text, lists, tuples of one kind, unions, dataclasses ...
 

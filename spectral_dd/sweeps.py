@@ -54,7 +54,7 @@ class DataFacts(TypedDict):
     train_labels: NotRequired[dict[str, str]]  # sums of the labels that members train on instead
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Sweep:
     """What sweep.json holds: the members, their packs, and where the sweep came from.
 
@@ -69,6 +69,9 @@ class Sweep:
     datasets: dict[str, DataFacts]  # by name
     provenance: dict[str, Any]  # command line, versions, git revision
     identity: str = ""  # drawn when the sweep is made; its records name it
+
+    def __repr__(self) -> str:  # a notebook shows what `train` returns
+        return f"Sweep({len(self.configs)} members, {len(self.packs)} packs)"
 
     def members(self, pack: Pack) -> list[Config]:
         return [self.configs[i] for i in pack.members]
@@ -117,7 +120,7 @@ class Sweep:
         shared = _typed(shared, "members[0]")
         configs = [_config(shared, own, f"members[{i}]", version == formats.FORMAT) for i, own in enumerate(members)]
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
-        if version < formats.FORMAT and (unknown := sorted(content.keys() & younger)):
+        if version < formats.SEALED and (unknown := sorted(content.keys() & younger)):
             raise ValueError(f"{unknown[0]}: is unknown in format {version}")
         may_lack = {"configs"} | (younger if version < formats.FORMAT else set())
         sweep = cls(configs=configs, **strict_json.decode_fields(cls, content, may_lack=may_lack))
@@ -181,7 +184,7 @@ def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
     path = files.workdir_path(workdir) / "sweep.json"
     try:
         return make(strict_json.parse(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
         raise InputError(message) from None
     except (OSError, ValueError) as error:
@@ -207,7 +210,7 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config], *, exte
         # Listed before looking for sweep.json, which another task may be writing: it writes nothing else before.
         names = [p.name for p in directory.iterdir()] if directory.exists() else []
         if not (directory / "sweep.json").exists():
-            if any(not name.startswith((files.TEMPORARY, files.jobs_directory("").name)) for name in names):
+            if any(not name.startswith((files.TEMPORARY, files.JOBS)) for name in names):
                 raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
             return None
     except OSError as error:

@@ -2,15 +2,15 @@
 
 import os
 import pathlib
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from spectral_dd import checkpoint, files, locks, named_spectra, stored
+from spectral_dd import checkpoint, locks, named_spectra, stored
 from spectral_dd.errors import CheckpointError, InputError
-from spectral_dd.files import Place
+from spectral_dd.files import Place, workdir_path
 from spectral_dd.planning.epochs import recorded_epochs
+from spectral_dd.provenance import arguments, call, shell
 from spectral_dd.sweeps import Sweep, read_sweep
 
 
@@ -32,7 +32,7 @@ def check_run(workdir: str | os.PathLike) -> Iterator[Finding]:
     Raises:
       InputError: there is no sweep.
     """
-    workdir = files.workdir_path(workdir)  # as places are named: absolute and without links
+    workdir = workdir_path(workdir)
     try:
         sweep = read_sweep(workdir)
     except InputError as error:
@@ -51,12 +51,9 @@ def check_run(workdir: str | os.PathLike) -> Iterator[Finding]:
 
 def _made_with(sweep: Sweep, workdir: pathlib.Path) -> str:
     """The command that trains the sweep, where it is now."""
-    command = sweep.provenance["command"]
-    try:
-        parts = shlex.split(command)
-    except ValueError:  # no command line, but what somebody wrote into an older format
-        parts = [command]
-    return shlex.join(["python", *(f"--workdir={workdir}" if p.startswith("--workdir=") else p for p in parts)])
+    recorded = sweep.provenance["command"]
+    flags = [(name, str(workdir) if name == "workdir" else value) for name, value in arguments(recorded)]
+    return shell(call(recorded), flags) if call(recorded) else f"sdd.train({str(workdir)!r}, ...)"
 
 
 def _check_spectra(workdir: pathlib.Path, sweep: Sweep, directory: pathlib.Path) -> Iterator[Finding]:

@@ -14,13 +14,20 @@ BAD_INPUT = [
     # Flags.
     (TRAIN, "--workdir=", "--workdir=: must name a directory"),
     (TRAIN, "--workdir --dry_run", "--workdir: has no value"),
-    (TRAIN, "--widht=3", "Unknown command line flag 'widht'. Did you mean: width ?"),
+    (TRAIN, "--widht=3", "--widht: is no flag; --help lists them. Did you mean 'width'?"),
     (TRAIN, "width=3", "width=3: not a flag; flags are written --name=value"),
     (TRAIN, "--width=2 --width=4", "--width: is given 2 times; give it once"),
     (TRAIN, "--preset=digits --preset=none", "--preset: is given 2 times; give it once"),
     (TRAIN, "--flip --noflip", "--flip: is given 2 times; give it once"),
     (TRAIN, "--dry_run=perhaps", "--dry_run"),
-    (TRAIN, "--task_index=2", "--task_index=2: must be a whole number from 0 to --task_count - 1"),
+    (TRAIN, "--noflip=true", "--noflip=true does not take an argument"),
+    (TRAIN, "--save_minutes=x", "--save_minutes=x: could not convert"),
+    (TRAIN, "--task_index=0", "--task_index=0: is one task's number; --task_count says how many there are"),
+    (TRAIN, "--flagfile={here}/none", "Unable to open flagfile"),
+    (REPORT, "somewhere", "somewhere: not a flag; flags are written --name=value"),
+    (REPORT, "--workdir={here},{here}", "must be different; "),
+    (REPORT, "--workdir={here}/unequal.npz", "holds no sweep (no sweep.json)"),
+    (TRAIN, "--task_index=2 --task_count=2", "--task_index=2: must be a whole number from 0 to --task_count - 1"),
     (TRAIN, "--task_count=0", "--task_count=0"),
     (TRAIN, "--save_minutes=-1", "--save_minutes=-1"),
     (TRAIN, "--tune=on", "--tune=on"),
@@ -63,6 +70,13 @@ BAD_INPUT = [
     (TRAIN, "--model={here}/broken.py:Net", "--model={here}/broken.py:Net: "),
     (TRAIN, "--model=~no-such-user/own.py:Net", "~no-such-user/own.py: '~' stands for no home directory here"),
     (TRAIN, "--dataset=diggits", "--dataset=diggits"),
+    (TRAIN, "--dataset=", "--dataset=: must be digits, mnist1d, FILE.npz, hf:NAME or"),
+    (TRAIN, "--dataset=hf:", "--dataset=hf:: must be hf:NAME of the hub or hf:FOLDER"),
+    (TRAIN, "--dataset=hf:{here}/own.py", "--dataset=hf:{here}/own.py: must be hf:NAME of the hub or hf:FOLDER"),
+    (TRAIN, "--dataset=hf:{here}/none", "--dataset=hf:{here}/none: must be hf:NAME of the hub or hf:FOLDER"),
+    (TRAIN, "--dataset=hf:{here}/damaged", "--dataset=hf:{here}/damaged: cannot be read by Hugging Face's datasets: "),
+    (TRAIN, "--dataset={here}/channels.npz", "which np.moveaxis(images, 1, -1) mends"),
+    (TRAIN, "--model=mlp --epochs=1000000000", "--epochs=1000000000: are "),
     (TRAIN, "--dataset=mnist", "download_and_prepare()"),
     (TRAIN, "--dataset={here}/none.npz", "--dataset={here}/none.npz: "),
     (TRAIN, "--dataset={here}/unequal.npz", "--dataset={here}/unequal.npz: "),
@@ -89,6 +103,7 @@ BAD_INPUT = [
     (TRAIN, "--workdir={run}", "holds a different sweep"),
     (REPORT, "--workdir={run} --spectrum=nope", "--spectrum=nope: "),
     (INDICATE, "--workdir={run} --spectrum=nope", "--spectrum=nope: "),
+    (INDICATE, "--workdir={run} --spectrum=..", "--spectrum=..: must be letters"),
     (INDICATE, "--workdir={run} --first_bin=5", "--first_bin=5: must be from 1 to 4"),
     (EVALUATE, "--workdir={run} --name=a/b", "--name=a/b: must be letters"),
     (EVALUATE, "--workdir={run} --name=a --spectrum_points=8,16", "--spectrum_points=8,16: must be one value"),
@@ -115,6 +130,11 @@ def here(tmp_path_factory):
     (here / "range.csv").write_text("seed\n0-4\n")
     images = np.zeros((10, 8, 8, 1), np.uint8)
     np.savez(here / "unequal.npz", train_images=images, train_labels=np.zeros(9, int), test_images=images,
+             test_labels=np.zeros(10, int))  # fmt: skip
+    (here / "damaged").mkdir()
+    (here / "damaged" / "train.parquet").write_bytes(b"no")
+    channels = np.zeros((10, 3, 8, 8), np.uint8)
+    np.savez(here / "channels.npz", train_images=channels, train_labels=np.arange(10) % 2, test_images=channels,
              test_labels=np.zeros(10, int))  # fmt: skip
     return here
 

@@ -154,3 +154,21 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_same_command_does(small_axes, tm
     assert sdd.load_results(tmp_path / "run").epoch[-1] < 20000
     assert run_script("train_sweep.py", *arguments) == 0
     assert not sdd.load_results(tmp_path / "run").test_error.isnull().any()
+
+
+def test_the_command_answers_what_is_wrong_with_a_flag_before_jax_is_imported():
+    """So does Ctrl-C, which in the middle of an import would be a traceback."""
+    said = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)
+    assert said.stderr.splitlines() == ["train_sweep.py: --width=0: must be a whole number of at least 1"]
+    assert said.stdout.split() == ["2", "False"]
+
+
+EARLY = """
+import sys
+from spectral_dd.__main__ import main
+sys.argv = ["spectral-dd", "train_sweep", "--workdir=x", "--width=0"]
+try:
+    main()
+except SystemExit as ended:
+    print(ended.code, "jax" in sys.modules)
+"""

@@ -86,3 +86,9 @@ def test_no_function_is_longer_than_a_screen():
 def test_only_one_file_imports_orbax():
     importing = [module_of(path) for path in FILES if re.search(r"^\s*(from|import) orbax", path.read_text(), re.M)]
     assert importing == ["spectral_dd.checkpoint"]
+
+
+def test_a_sweeps_directory_becomes_a_path_in_one_place():
+    """`files.workdir_path` alone knows of `~`, `..` and links; elsewhere a relative name would be another path."""
+    named = {module_of(path) for path in FILES if re.search(r"\bPath\((workdir|FLAGS)\b", path.read_text())}
+    assert named == set()

@@ -26,6 +26,10 @@ def moved(f, examples, directions):
     return f(examples + 0.1 * directions[:, 0]).max(axis=-1) - f(examples).max(axis=-1)
 
 
+def twice(f, examples, directions):
+    return 2 * moved(f, examples, directions)
+
+
 def total(f, examples, directions):
     return f(examples).sum()
 
@@ -39,6 +43,7 @@ def python(f, examples, directions):
 
 
 number = 3
+unnamed = lambda f, examples, directions: f(examples).max(axis=-1)
 '''
 
 
@@ -72,10 +77,12 @@ def test_it_is_recorded_beside_the_others_with_its_unit_and_name(measured):
 
 
 def test_another_is_evaluated_later_along_the_directions_of_the_spectra(measured, file, capsys):
-    assert run_script("evaluate_spectrum.py", f"--workdir={measured}", "--name=own", f"--measure={file}:moved") == 0
+    asked = (f"--workdir={measured}", "--name=own", f"--measure={file}:moved+twice")
+    assert run_script("evaluate_spectrum.py", *asked) == 0
     said = "optimization_variance needs the optimiser's state"
     assert f"--name=own: {said}" in capsys.readouterr().err
     ds = sdd.load_results(measured, "own")
+    np.testing.assert_allclose(ds.twice, 2 * ds.moved, rtol=1e-5)
     assert "optimization_variance" not in ds and ds.attrs["left_out"].startswith(said)
     assert "size" not in ds and ds.moved.attrs["long_name"] == "moved"
     assert 0 < float(abs(ds.moved).max()) < float(ds.jacobian_norm.max())
@@ -92,9 +99,16 @@ def test_in_python_it_is_a_function(small_axes, tmp_path):
     def double(f, examples, directions):
         return 2 * f(examples)[:, 0]
 
+    def half(f, examples, directions):
+        return 0.5 * f(examples)[:, 0]
+
     sweep = sdd.sweep(None, **small_axes | {"seed": 0, "width": 2, "epochs": 1, "spectrum_measures": 3})
-    sdd.train(tmp_path / "run", sweep, measure=double)
-    assert sdd.load_results(tmp_path / "run").double.notnull().any()
+    sdd.train(tmp_path / "run", sweep, measure=[double, half])
+    ds = sdd.load_results(tmp_path / "run")
+    assert ds.double.notnull().any()
+    np.testing.assert_allclose(ds.double, 4 * ds.half, rtol=1e-6)
+    with pytest.raises(InputError, match="double\\+norm: must be one or more functions of one module"):
+        sdd.train(tmp_path / "other", sweep, measure=[double, np.linalg.norm])
 
 
 @pytest.mark.parametrize(
@@ -105,15 +119,19 @@ def test_in_python_it_is_a_function(small_axes, tmp_path):
         ("{file}:sizes", "has no function sizes"),
         ("{file}:number", "must be a function of (f, examples, directions)"),
         ("{file}:loss", "loss is the name of a variable already; give it another"),
-        ("{file}:total", "must return a number for each of 3 examples, (3,); it returned ()"),
-        ("{file}:python", "cannot be traced by JAX: "),
+        ("{file}:size+moved+size", "must be functions of different names"),
+        ("{file}:size+sizes", "has no function sizes"),
+        ("{file}:unnamed", "must be a function with a name (def)"),
+        ("{file}:size+total", "total must return a number for each of 3 examples, (3,); it returned ()"),
+        ("{file}:python", "python cannot be traced by JAX: "),
     ],
 )
 def test_what_cannot_be_one_is_refused_in_one_line_before_anything_is_computed(file, name, message):
     name = name.format(file=file)
     with pytest.raises(InputError) as error:
         prepare(sdd.sweep(None, model="mlp", train_size=200, measure=name))
-    assert str(error.value).startswith(f"--measure={name}: {message}") and "\n" not in str(error.value)
+    one = name.replace("size+sizes", "sizes")  # which of them is not there
+    assert str(error.value).startswith(f"--measure={one}: {message}") and "\n" not in str(error.value)
 
 
 def test_it_needs_examples_that_are_measured(file):

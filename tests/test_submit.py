@@ -38,6 +38,15 @@ def test_debug_runs_all_stages_here(small_axes, tmp_path, capsys):
     assert str(sdd.status(tmp_path / "run")).splitlines()[1:] == ["packs: 2 done", "spectra long: 2 of 2 packs"]
 
 
+def test_local_runs_processes_here_and_says_which_failed(small, tmp_path, monkeypatch):
+    """Commands that take a second: what trains is the same as with `debug`, above."""
+    monkeypatch.setattr(cluster, "ATTEMPTS", 1)
+    runs, status = {"a": small, "b": tmp_path / "none"}, str(SCRIPTS / "status.py")
+    stages = [cluster.Stage(name, ((status, f"--workdir={run}"),)) for name, run in runs.items()]
+    lines, failed = cluster.submit(stages, cluster.Resources(), tmp_path / "run", "local")
+    assert (lines[0], failed) == ("a: done", 1) and lines[1].startswith("b: tasks 0 failed ")
+
+
 def test_the_script_is_one_of_bash_with_every_option_and_dependency(tmp_path, capsys):
     arguments = ["--tasks=4", "--partition=gpu", "--gpus=1", "--memory=32G", "--sbatch=--qos=high --exclusive"]
     arguments += ["--evaluate=--name=fine --spectrum_points=64", f"--workdir={tmp_path}/run", "--then=report,indicate"]
@@ -104,6 +113,11 @@ def test_status_says_what_is_done_running_lost_and_failed(small, tmp_path, capsy
     output = capsys.readouterr().out
     assert "pack 0: failed: disk full" in output
     assert "job 17_3: failed 3 times, last with status 1 on n1, today" in output
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "sweep.json").write_text("{}")  # one that cannot be read hides no other
+    assert run_script("status.py", f"--runs={tmp_path}") == 0
+    output = capsys.readouterr().out
+    assert f"{tmp_path}/other:\n    {tmp_path}/other/sweep.json: cannot be read" in output and "disk full" in output
 
 
 def test_status_of_no_sweep_is_answered_in_one_line(tmp_path, capsys):

@@ -1,12 +1,11 @@
 """The numbers of this package as sentences and tables of text. Nothing is calculated here but means."""
 
-import pathlib
-import shlex
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from spectral_dd import provenance
 from spectral_dd.analysis.claim import DESCENDED, ENDED, EVENTS, NEEDS, SPECTRUM, VARIANTS, second_descents
 from spectral_dd.analysis.curves import THRESHOLD, last_recorded
 from spectral_dd.analysis.evidence import FOLLOWS, MIN_SEEDS, NEAR, POWER, RECORDS, SIGNIFICANCE, interval
@@ -163,49 +162,24 @@ def _p(row: xr.Dataset) -> str:
 
 def _more_seeds(number: int, command: str) -> str:
     """Says how the sweep gets so many more seeds in the place that it is in."""
-    call, arguments = _script(command, "train_sweep"), _arguments(command)
-    if not call:
+    flags = provenance.arguments(command)
+    if not provenance.call(command):
         return f"Train it in the same directory with {number} more seeds and extend=True."
-    given = next((value for name, value in arguments if name == "seed"), "0")
+    given = dict(flags).get("seed", "0")
     have = [seed for part in given.split(",") for seed in _range(part)]
     more = [seed for seed in range(number + len(have)) if seed not in have][:number]
-    kept = [f"--{name}={value}" if value else f"--{name}" for name, value in arguments if name not in _OF_SEEDS]
-    seeds = f"--seed={','.join([given, *map(str, more)])}"
-    return f"This would do: {shlex.join([*call, *kept, seeds, '--extend'])}"
-
-
-_OF_SEEDS = ("seed", "task_index", "task_count", "extend")
+    kept = [flag for flag in flags if flag[0] not in ("seed", "task_index", "task_count", "extend")]
+    seeds = [("seed", ",".join([given, *map(str, more)])), ("extend", "")]
+    return f"This would do: {provenance.shell(provenance.call(command), [*kept, *seeds])}"
 
 
 def _evaluate(command: str) -> str:
-    workdir = f"--workdir={dict(_arguments(command)).get('workdir', 'DIR')}"
+    workdir = ("workdir", dict(provenance.arguments(command)).get("workdir", "DIR"))
     evaluate, indicate = (
-        shlex.join([*(_script(command, verb) or ["spectral-dd", verb]), workdir])
-        for verb in ("evaluate_spectrum", "indicate")
+        provenance.shell(provenance.call(command, verb) or ["spectral-dd", verb], [workdir, flag])
+        for verb, flag in (("evaluate_spectrum", ("name", "all")), ("indicate", ("spectrum", "all")))
     )
-    return f"This would do: {evaluate} --name=all && {indicate} --spectrum=all"
-
-
-def _script(command: str, verb: str) -> list[str]:
-    """How a script is called that stands beside the one of a command; empty if the command is none of ours."""
-    program = pathlib.PurePath((shlex.split(command) or [""])[0])
-    if program.stem == "__main__":
-        return ["python", "-m", "spectral_dd", verb]
-    if program.name == "train_sweep.py":
-        return ["python", str(program.with_name(f"{verb}.py"))]
-    return ["spectral-dd", verb] if program.name == "spectral-dd" else []
-
-
-def _arguments(command: str) -> list[tuple[str, str]]:
-    """Names and values of the flags of a command, however they are written: --name=value or --name value."""
-    found: list[tuple[str, str]] = []
-    for part in shlex.split(command)[1:]:
-        if part.startswith("-"):
-            name, _, value = part.lstrip("-").partition("=")
-            found.append((name, value))
-        elif found and not found[-1][1]:
-            found[-1] = found[-1][0], part
-    return found
+    return f"This would do: {evaluate} && {indicate}"
 
 
 def _range(text: str) -> range:

@@ -105,6 +105,19 @@ class Dataset:
             "images": checksum(self.train_images, self.test_images),
         }
 
+    def described(self) -> str:
+        """Sizes, type and classes in words."""
+        height, width, channels = self.train_images.shape[1:]
+        kind = self.train_images.dtype
+        values = f"{kind}, 0 to {SCALES[kind]} as 0 to 1" if kind in SCALES else f"{kind}, {self._range()}"
+        return (
+            f"data {self.name}: {len(self.train_labels):,} training and {len(self.test_labels):,} test images, "
+            f"{height}x{width} with {channels} channel{'s' * (channels > 1)}, {values}; {self.num_classes} classes"
+        )
+
+    def _range(self) -> str:
+        return f"{self.train_images.min():g} to {self.train_images.max():g} as they are"
+
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What two `Dataset.about` disagree on, in words; empty if on nothing. What only one of them has is passed over."""
@@ -179,6 +192,11 @@ def _images(name: str, array: str, values: Any) -> np.ndarray:
         )
     if not images.size:
         raise InputError(f"{name}: {array}: must not be empty; the shape is {images.shape}")
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] > 4:
+        raise InputError(
+            f"{name}: {array}: must be [example, height, width, channel]; {images.shape} is with channels first, "
+            "which np.moveaxis(images, 1, -1) mends"
+        )
     if images.dtype.kind == "f":
         with np.errstate(over="ignore"):
             images = images.astype(np.float32, copy=False)

@@ -1,13 +1,13 @@
 """Labels to train on that the user gives: a column of the data set, or a file. What noise draws is in `labels.py`."""
 
 import csv
-import pathlib
 import zipfile
 
 import numpy as np
 
 from spectral_dd.data.dataset import Dataset, class_numbers
 from spectral_dd.errors import InputError, nearest
+from spectral_dd.files import expanded
 
 
 def given_labels(dataset: Dataset, asked: str) -> np.ndarray:
@@ -54,7 +54,7 @@ def given_labels(dataset: Dataset, asked: str) -> np.ndarray:
 
 def _from_npy(about: str, path: str, column: str) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(expanded(path), allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{about}{path} cannot be read: {_reason(error)}") from error
     names = list(array.dtype.names or ()) if isinstance(array, np.ndarray) else []
@@ -65,7 +65,7 @@ def _from_npy(about: str, path: str, column: str) -> np.ndarray:
 
 def _from_csv(about: str, path: str, column: str) -> np.ndarray:
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+        text = expanded(path).read_text(encoding="utf-8-sig")
         lines = [line for line in csv.reader(text.splitlines(), skipinitialspace=True) if line]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{about}{path} cannot be read: {_reason(error)}") from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from spectral_dd.data import source
 from spectral_dd.data.dataset import Dataset, size
 from spectral_dd.errors import InputError
+from spectral_dd.files import expanded
 
 PREFIX = "hf:"
 
@@ -29,7 +31,7 @@ def load_hugging_face(name: str, wanted: source.Wanted) -> Dataset:
         import datasets
     except ImportError as error:
         raise InputError(f"{name}: needs the library datasets: `pip install datasets`, or spectral_dd[hf]") from error
-    with source.one_line_errors(name, "Hugging Face's datasets"), _no_bars(datasets):
+    with source.one_line_errors(name, "Hugging Face's datasets"), _quiet(datasets):
         splits = _open(name.removeprefix(PREFIX), datasets)
         if "train" not in splits:
             raise InputError(f"{name}: must have a split train; it has {', '.join(splits)}")
@@ -42,21 +44,31 @@ def load_hugging_face(name: str, wanted: source.Wanted) -> Dataset:
 
 
 @contextlib.contextmanager
-def _no_bars(datasets: Any) -> Iterator[None]:
-    """Without the library's bars of progress."""
+def _quiet(datasets: Any) -> Iterator[None]:
+    """Without the library's bars of progress, and lines about what it then raises."""
     bars = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if bars:
             datasets.enable_progress_bars()
 
 
 def _open(place: str, datasets: Any) -> Any:
     """The splits of a data set, by name; no code that comes with it is run."""
-    if not os.path.isdir(place):
+    folder = expanded(place)
+    if not place or (not folder.is_dir() and (place[0] in "./~" or folder.exists())):
+        raise InputError(f"{PREFIX}{place}: must be {PREFIX}NAME of the hub or {PREFIX}FOLDER; there is no such folder")
+    if not folder.is_dir():
         return datasets.load_dataset(place)
+    place = str(folder)
     here = os.listdir(place)
     if "dataset_dict.json" in here or "state.json" in here:
         found = datasets.load_from_disk(place)
@@ -81,7 +93,7 @@ def _features(
         wanted,
         (key for key, kind in kinds.items() if is_image(kind)),
         (key for key, kind in kinds.items() if is_label(kind) and not is_image(kind)),
-        {key: type(kind).__name__ for key, kind in kinds.items()},
+        {key: kind.dtype if isinstance(kind, datasets.Value) else type(kind).__name__ for key, kind in kinds.items()},
     )
     label = kinds[chosen.label]
     return chosen, label.num_classes if isinstance(label, datasets.ClassLabel) else None

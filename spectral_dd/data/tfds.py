@@ -55,6 +55,8 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds  # here, because digits do not need it
 
     try:
+        if not name:
+            raise tfds.core.DatasetNotFoundError
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         # Community data sets are left out: listing them needs TensorFlow and the network.

@@ -11,6 +11,7 @@ import numpy as np
 from spectral_dd import models
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
+from spectral_dd.planning.exactness import exact_models
 
 # The cost model: seconds and rates of one device, with convolutions by `im2col`. Fitted on a core of a server CPU to
 # cnn5 at 8x8 and 32x32, widths 1 to 32, which it gives to within a third. Only ratios matter, and not much: a wrong cut
@@ -29,14 +30,19 @@ class Cost:
     """
 
     def __init__(self, configs: Iterable[Config], datasets: dict[str, Dataset]):
-        self._datasets = datasets
+        self._configs, self._datasets = list(configs), datasets
         self._widths: dict[str, set[int]] = {}
-        for config in configs:
+        for config in self._configs:
             self._widths.setdefault(config.model, set()).add(config.width)
         # Thousands of members share a few widths.
         self._per_example = functools.cache(self._trace)
         self._at_width = functools.cache(self._interpolate)
         self._parameters = functools.cache(self._count)
+
+    @functools.cached_property
+    def exact(self) -> set[str]:
+        """`exactness.exact_models` of the sweep, which is tried once, however often it is planned."""
+        return exact_models(self._configs, self._datasets)
 
     def parameters(self, config: Config) -> int:
         """Trainable parameters at the member's own width."""

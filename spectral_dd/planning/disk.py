@@ -2,13 +2,12 @@
 
 import math
 import os
-import pathlib
 import shutil
 from collections.abc import Sequence
 
 import numpy as np
 
-from spectral_dd import stored
+from spectral_dd import files, stored
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
 from spectral_dd.planning import packing
@@ -64,7 +63,7 @@ def check_disk(workdir: str | os.PathLike, sweep: Sweep, prepared: Prepared, cos
     Raises:
       InputError: it is more than there is.
     """
-    directory = pathlib.Path(workdir).absolute()
+    directory = files.workdir_path(workdir)
     existing = next(p for p in (directory, *directory.parents) if p.exists())
     needed, free = disk_bytes(workdir, sweep, prepared, cost), shutil.disk_usage(existing).free
     if needed > free:

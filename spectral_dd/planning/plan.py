@@ -9,7 +9,6 @@ import jax
 from spectral_dd import files, models, own_measures
 from spectral_dd.planning import fit, packing, tune
 from spectral_dd.planning.cost import Cost
-from spectral_dd.planning.exactness import exact_models
 from spectral_dd.planning.hardware import Target
 from spectral_dd.planning.prepare import Prepared
 from spectral_dd.provenance import provenance
@@ -36,7 +35,7 @@ def plan_sweep(
     if target:
         platform, devices = target.platform, target.num_devices
     choices: dict[str, tune.Choice] = {}
-    exact = exact_models(configs, datasets)
+    exact = cost.exact
     lowering_for = functools.partial(tune.lowering_for, choices, platform)
     plan = packing.plan(configs, cost, lowering_for, devices, min_packs, exact)
     if timed:

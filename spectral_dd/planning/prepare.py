@@ -1,8 +1,8 @@
 """Checks a sweep against its data and models, and draws what members draw from their seeds, once."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 from flax import linen as nn
 
@@ -10,6 +10,8 @@ from spectral_dd import models, own_measures
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws, Wanted, checksum, difference, draw_all, given_labels, load_dataset
 from spectral_dd.errors import InputError
+from spectral_dd.own_measures import Measures
+from spectral_dd.planning.contract import check_network
 from spectral_dd.sweeps import DataFacts, Sweep
 
 
@@ -27,6 +29,10 @@ class Prepared(NamedTuple):
         """Some of the members, in the order given."""
         places = {config: i for i, config in enumerate(self.configs)}
         return self._replace(configs=list(configs), draws=[self.draws[places[config]] for config in configs])
+
+    def described(self) -> list[str]:
+        """A line a data set: what a glance shows to be another one than was meant."""
+        return [dataset.described() for dataset in self.datasets.values()]
 
     def about_datasets(self) -> dict[str, DataFacts]:
         """`Dataset.about` of each data set, and sums of the labels that members train on instead, for sweep.json."""
@@ -52,7 +58,7 @@ def prepare(
     *,
     dataset: Dataset | None = None,
     model: type[nn.Module] | None = None,
-    measure: Callable[..., Any] | None = None,
+    measure: Measures | None = None,
 ) -> Prepared:
     """Loads the data sets, checks and completes the members, and draws.
 
@@ -61,7 +67,7 @@ def prepare(
       data_dir: of TFDS.
       dataset: for all members, in the place of the one that they name.
       model: class of the network of all members, in the place of the one that they name.
-      measure: of one's own, see `own_measures.measure`; of all members, in the place of the one that they name.
+      measure: one or several of one's own, see `own_measures.measure`; of all members, in the place of what they name.
 
     Raises:
       InputError: there are no members, a data set or model cannot be had, a training set is larger than the data or
@@ -78,14 +84,16 @@ def prepare(
     else:
         datasets = {name: load_dataset(name, data_dir, one) for name, one in _wanted(configs).items()}
     draws = draw_all(configs, datasets)
-    check_images = functools.cache(_check_images)
+    check_images, check_code = functools.cache(_check_images), functools.cache(_check_code)
     resolved = []
     for config, drawn in zip(configs, draws, strict=True):
         check_images(config.model, config.dtype, config.initializer, datasets[config.dataset])
         _check_fields(config, datasets[config.dataset])
-        _check_measure(config, datasets[config.dataset])
+        check_code(config.model, config.width, config.measure, datasets[config.dataset])
         size = len(drawn.index)
         resolved.append(config if config.train_size == size else config.replace(train_size=size))
+        if resolved[-1].steps >= 2**31:  # steps are counted in int32
+            raise InputError(f"--epochs={config.epochs}: are {resolved[-1].steps:,} steps; must be below 2**31 of them")
     if len(set(resolved)) < len(resolved):
         raise InputError("--train_size=0: means all of the data, which the sweep names already")
     return Prepared(resolved, datasets, draws)
@@ -111,16 +119,19 @@ def _check_images(model: str, dtype: str, initializer: str, dataset: Dataset) ->
         raise InputError(f"{_about(dataset)}; --model={model} needs {smallest}x{smallest} at least")
 
 
-def _check_measure(config: Config, dataset: Dataset) -> None:
-    if config.measure:
-        if not config.spectrum.examples or not config.spectrum.measures:
-            raise InputError(f"--measure={config.measure}: needs --spectrum_examples and --spectrum_measures above 0")
-        own_measures.find(config.measure)
-        model = models.build_model(config.replace(dtype="float32"), dataset.num_classes)
-        own_measures.check(config.measure, model, dataset.train_images.shape[1:], "float32")
+def _check_code(model: str, width: int, measure: str, dataset: Dataset) -> None:
+    """Code of one's own, as traced; nothing is computed."""
+    shape = dataset.train_images.shape[1:]
+    if model not in models.MODELS:
+        check_network(model, width, shape, dataset.num_classes)
+    if measure:
+        network = models.build_model(Config.of(model=model, width=width), dataset.num_classes)
+        own_measures.check(measure, network, shape, "float32")
 
 
 def _check_fields(config: Config, dataset: Dataset) -> None:
+    if config.measure and not (config.spectrum.examples and config.spectrum.measures):
+        raise InputError(f"--measure={config.measure}: needs --spectrum_examples and --spectrum_measures above 0")
     height, width, channels = dataset.train_images.shape[1:]
     if config.channels not in (0, channels):
         raise InputError(f"{_about(dataset)}; --channels={config.channels}: must be {channels}, or 0 for any")

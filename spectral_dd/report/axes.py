@@ -92,7 +92,10 @@ def epoch_axis(ax: Axes, epochs: np.ndarray) -> None:
 
 
 def log_axis(ax: Axes, formatter: Formatter) -> None:
-    """Makes the upright axis logarithmic; call it after drawing. A value of 0 lies below the axis."""
+    """Makes the upright axis logarithmic, unless all is 0, as of a network whose units are dead; call it after drawing.
+    A value of 0 lies below the axis."""
+    if not np.isfinite(ax.dataLim.minposy):
+        return
     ax.set_yscale("log", nonpositive="clip")
     low, high = ax.dataLim.minposy, ax.dataLim.ymax
     ax.yaxis.set_major_locator(MaxNLocator(6) if high < 4 * low else LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -51,6 +51,12 @@ def test_labels_are_read_and_become_class_numbers(dataset, files, asked):
     assert drawn.relabelled.sum() == drawn.noisy.sum() == 3 and drawn.noise_rate == 0.5
 
 
+def test_a_home_directory_is_found(dataset, files, monkeypatch):
+    monkeypatch.setenv("HOME", str(files))
+    for name in ("~/labels.npy", "~/one.csv"):
+        np.testing.assert_array_equal(given_labels(dataset, name), CLASSES)
+
+
 def test_rows_are_those_of_the_source_where_it_is_split_here(files):
     dataset = Dataset.from_arrays(IMAGES, TRUE, test_fraction=0.3, columns={"worse_label": WORSE})
     expected = np.array(CLASSES)[dataset.train_places].tolist()

@@ -1,5 +1,7 @@
 """Ticks, cells and bands against known answers."""
 
+import warnings
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -40,3 +42,11 @@ def test_an_error_of_zero_lies_below_a_log_axis():
     assert ticks == {"10%", "20%", "50%"}
     place = ax.transData.transform((1, 0))[1]
     assert np.isfinite(place) and place < ax.bbox.y0  # drawn as a fall out of the panel, not as a gap
+
+
+def test_what_is_0_everywhere_is_drawn_without_a_logarithm():
+    ax = Figure().subplots()
+    draw_curve(ax, np.arange(3), np.zeros(3), np.zeros(3), np.zeros(3), 1, color="black")
+    with warnings.catch_warnings(action="error"):
+        log_axis(ax, percent())
+    assert ax.get_yscale() == "linear"
