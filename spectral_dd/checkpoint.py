@@ -82,6 +82,7 @@ class PackWriter:
             _clean(directory)
         self.set_aside_damaged()
         self._recorded = set(recorded_epochs(self._place))
+        self._summary = summary.Summary(self._place)
         self._rolled: set[int] = set()  # epochs of states that this writer has written
         self._context = _context()
         self._failed = False  # A failed save is the last one: an epoch must not be missing between others.
@@ -242,7 +243,8 @@ class PackWriter:
                         path, sealed.nested(record), checkpointable_name=sealed.ITEM, custom_metadata={"seal": seal}
                     )
                 with contextlib.suppress(OSError):  # It can be made from the records.
-                    summary.add(self._place, epoch, sealed.below(record, sealed.RESULTS))
+                    self._summary.add(epoch, sealed.below(record, sealed.RESULTS))
+                    self._summary.write()
             self._drop_states(epoch)
         except Exception as error:  # Whatever it is must reach the training loop under the name of the file.
             self._failed = True
