@@ -68,7 +68,7 @@ def pictures(ds: xr.Dataset, normalisation: spectrum_figures.NormalisationName =
         return
     names, table = curves.setting_names(ds), curves.summary(means)
     found = curves.group_places(means, names)
-    shown = range(len(found))
+    shown: Sequence[int] = range(len(found))
     if len(found) > MOST_SETTINGS:
         yield overview_picture(table, names)
         shown = np.linspace(0, len(found) - 1, MOST_SETTINGS).round().astype(int).tolist()
