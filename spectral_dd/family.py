@@ -105,9 +105,8 @@ class Family:
         return self.to_host(found | {"distance_from_initialisation": distance})
 
     def probe(self, state: State, epoch: int) -> dict[str, np.ndarray]:
-        """What `probe.spectra` and, with `spectrum_measures`, `probe.outputs` name, `optimization_variance`, and what
-        `probe.probes` says of the examples: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`;
-        but for `plane_label`.
+        """What `probe.spectra` names, with `spectrum_measures` `optimization_variance`, and what `probe.probes` says of
+        the examples: `(member, split, example, ...)` on the host, splits as in `records.SPLITS`; but for `plane_label`.
 
         Examples that a split does not have (fewer relabelled ones than asked for) are NaN. What is drawn depends on
         the epoch only with `spectrum_resample`. Without the optimiser's state there is no `optimization_variance`.
@@ -119,20 +118,16 @@ class Family:
         # Spectra need no optimiser's state.
         at = (self._probed, state._replace(optimizer=None), *arguments)
         spectra = self.to_host(self.programs["spectra"].call(*at, probe.planes(self.dataset))) | self._examples
-        if not self.config.spectrum.measures:
+        if not self.config.spectrum.measures or state.optimizer is None:  # no step can be taken
             return spectra
-        outputs = self.to_host(self.programs["outputs"].call(*at))
-        del outputs["outputs"]
-        if state.optimizer is None:  # no step can be taken
-            return spectra | outputs
         # Single steps from here, each with the first batch of an epoch that training never comes to.
         last, updated = self.config.epochs, []
         for i in range(last, last + self.config.spectrum.updates):
             after = self.train(_copy(state), i, i + 1, max_steps=1)
             at = (self._probed, after._replace(optimizer=None), *arguments)
-            updated.append(self.to_host(self.programs["outputs"].call(*at))["outputs"])
+            updated.append(self.to_host(self.programs["logits"].call(*at)))
         variance = jax.jit(measures.optimization_variance)(np.stack(updated))
-        return spectra | outputs | {"optimization_variance": np.asarray(variance)}
+        return spectra | {"optimization_variance": np.asarray(variance)}
 
     def to_devices(self, tree: Any) -> Any:
         """Puts a tree of the host, leaves `(member, ...)`, onto the devices."""

@@ -5,15 +5,15 @@ spectrum itself is in `spectrum.py`. Distances are L2 distances in input space; 
 logits.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from spectral_dd.spectrum import in_chunks, mean_over_directions, offsets, points_on_segments, windows
-from spectral_dd.units import Function, active, choices
+from spectral_dd.spectrum import flat_segments, in_chunks, mean_over_directions, offsets, points_on_segments, windows
+from spectral_dd.units import Function, choices
 
 
 def output_products(
@@ -42,7 +42,7 @@ def output_products(
         rows = rows.reshape(num_classes, len(x), -1)
         return outputs, jnp.einsum("cni,dni->ncd", rows, rows)
 
-    return in_chunks(products, x, max(1, max_batch // num_classes))
+    return in_chunks(products, x, max_batch // num_classes)
 
 
 def jacobian_norm(products: Float[Array, "example class class"]) -> Float[Array, " example"]:
@@ -87,121 +87,120 @@ def loss_curvature(
     return jnp.sqrt(jnp.maximum(jnp.einsum("ncd,ndc->n", h, h), 0))
 
 
-def linear_regions(
+class Kinks(NamedTuple):
+    """What the units of a piecewise linear function choose around each example; NaN where an output is not finite."""
+
+    linear_regions: Float[Array, " example"]  # that a segment crosses, mean over directions
+    local_complexity: Float[Array, " example"]  # ReLUs whose boundary meets a neighbourhood
+
+
+def kinks(
     f: Function,
     x: Float[Array, "example *shape"],
     v: Float[Array, "example direction *shape"],
+    u: Float[Array, "axis input"],
     *,
     num_points: int,
     half_width: float,
+    radius: float,
     max_batch: int = 256,
-) -> Float[Array, " example"]:
-    """Number of linear regions of a piecewise linear `f` that the segment {x + t v: -h <= t < h} crosses.
+) -> Kinks:
+    """How a piecewise linear `f` is put together around each example.
 
-    1 + the number of its kinks: of changes between neighbouring points t_n = `spectrum.offsets(N, h)` in what a unit
-    chooses (`units.choices`), of units that the outputs depend on at one of the two. However many units change between
-    the same two points, each counts. What is missed is a unit that changes and changes back between them, so it is a
-    lower bound that the points hardly limit. (A smooth function has no units, and 1 region.) Transitions of activation
-    patterns along a trajectory: Novak et al., arXiv 1802.08760.
+    `linear_regions` is 1 + the number of kinks of the segment {x + t v: -h <= t < h}: of changes between neighbouring
+    points t_n = `spectrum.offsets(N, h)` in what a unit chooses (`units.choices`), of units that the outputs depend on
+    at one of the two. However many units change between the same two points, each counts. What is missed is a unit that
+    changes and changes back between them, so it is a lower bound that the points hardly limit. (A smooth function has
+    no units, and 1 region.) Transitions of activation patterns along a trajectory: Novak et al., arXiv 1802.08760.
+
+    `local_complexity` is the number of ReLUs whose boundary meets the hull of x +- r u_p: that are active at some of
+    these points and inactive at others, which is exact for the first layer, and an approximation behind it. Humayun,
+    Balestriero, Baraniuk, arXiv 2402.15555 (in their code 40 points and r = 0.005).
+
+    Both in one pass, because the program that follows units takes longer to compile than to run.
 
     Args:
       f: maps a batch of inputs to outputs, each input independently of the others.
       x: examples.
       v: directions of norm 1.
+      u: orthonormal directions, the same for all examples.
       num_points: N.
       half_width: h.
-      max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
-
-    Returns:
-      the mean over directions; NaN where an output is not finite.
+      radius: r, an L2 distance.
+      max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N and the points of
+        a hull.
     """
     t = offsets(num_points, half_width)
+    steps = radius * jnp.concatenate([u, -u])
+    corners = steps.reshape(1, -1, *x.shape[1:])
 
-    def regions(x, v):
-        points = points_on_segments(x, v, t)
+    def on_segments(segments):
+        x, v = segments
+        points = jnp.concatenate([points_on_segments(x, v, t), x[:, None] + corners], axis=1)
         outputs, found = choices(f, points.reshape(-1, *x.shape[1:]))
-        kinks = jnp.zeros(len(x), jnp.int32)
+        kinks, crossed = jnp.zeros((2, len(x)), jnp.int32)
         for units in found:
-            choice, live = (a.reshape(*points.shape[:2], -1) for a in units)
-            changed = (choice[:, 1:] != choice[:, :-1]) & (live[:, 1:] | live[:, :-1])
+            choice, live = (a.reshape(*points.shape[:2], -1) for a in (units.choice, units.live))
+            before, after = slice(num_points - 1), slice(1, num_points)
+            changed = (choice[:, after] != choice[:, before]) & (live[:, after] | live[:, before])
             kinks += jnp.sum(changed, axis=(1, 2), dtype=jnp.int32)
+            if units.is_relu:
+                active = choice[:, num_points:]
+                crossed += jnp.sum(active.any(axis=1) & ~active.all(axis=1), axis=1, dtype=jnp.int32)
         # A comparison with NaN is false: a diverged network would pass for a linear one.
-        return jnp.where(jnp.isfinite(outputs).reshape(len(x), -1).all(axis=1), 1 + kinks, jnp.nan)
+        finite = jnp.isfinite(outputs).reshape(*points.shape[:2], -1).all(axis=2)
+        return Kinks(
+            jnp.where(finite[:, :num_points].all(axis=1), 1 + kinks, jnp.nan),
+            jnp.where(finite[:, num_points:].all(axis=1), crossed, jnp.nan),
+        )
 
-    return mean_over_directions(regions, x, v, max_batch // num_points)
+    found = in_chunks(on_segments, flat_segments(x, v), max_batch // (num_points + len(steps)))
+    return mean_over_directions(found, v.shape[1])
 
 
-def orthonormal_directions(key: Key[Array, ""], num: int, size: int, dtype: Any) -> Float[Array, "direction input"]:
+def orthonormal_directions(key: Key[Array, ""], num: int, size: int, dtype: Any) -> Float[Array, "axis input"]:
     """Random orthonormal vectors: `num` of them, or as many as there are inputs if these are fewer."""
     return jnp.linalg.qr(jax.random.normal(key, (size * min(num, size),), dtype).reshape(size, -1))[0].T
 
 
-def local_complexity(
-    f: Function,
-    x: Float[Array, "example *shape"],
-    u: Float[Array, "direction input"],
-    *,
-    radius: float,
-    max_batch: int = 256,
-) -> Float[Array, " example"]:
-    """Number of ReLUs of `f` whose boundary meets the neighbourhood of each example, the hull of x +- r u_p.
+def plane_segments(
+    corners: Float[Array, "plane 3 *shape"], num: int, *, num_points: int, half_width: float
+) -> tuple[Float[Array, "plane line part *shape"], Float[Array, "plane line part *shape"]]:
+    """A grid of num x num points on the plane through three inputs, as in the public code of Somepalli et al., arXiv
+    2203.08124, cut into segments.
 
-    A boundary meets it if the ReLU is active at some of these points and inactive at others: exact for the first layer,
-    and an approximation behind it. Local complexity of Humayun, Balestriero, Baraniuk, arXiv 2402.15555 (in their code
-    40 points and r = 0.005).
-
-    Args:
-      f: maps a batch of inputs to outputs, each input independently of the others.
-      x: examples.
-      u: orthonormal directions, the same for all examples.
-      radius: r, an L2 distance.
-      max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than there are points.
+    It lies over the rectangle that the three inputs span, one side along the line through the first two, and a tenth of
+    its size more on each side.
 
     Returns:
-      the number; NaN where an output is not finite.
+      x and v of segments, v of any norm. The points x + t_n v with t_n = `spectrum.offsets(N, h)`, part after part, are
+      a line of the grid, and some more where N does not divide `num`.
     """
-    steps = (radius * jnp.concatenate([u, -u])).reshape(-1, *x.shape[1:])
+    steps, parts = np.linspace(-0.1, 1.1, num), -(-num // num_points)
+    per_point = (steps[1] - steps[0]) / (2 * half_width / num_points)
+    # At t = 0 of each part, in heights of the triangle.
+    middle = steps[0] + (steps[1] - steps[0]) * num_points * np.arange(parts) + per_point * half_width
 
-    def crossed(x):
-        outputs, found = active(f, (x[:, None] + steps[None]).reshape(-1, *x.shape[1:]))
-        number = jnp.zeros(len(x), jnp.int32)
-        for pattern in found:
-            pattern = pattern.reshape(len(x), len(steps), -1)
-            number += jnp.sum(pattern.any(axis=1) & ~pattern.all(axis=1), axis=1, dtype=jnp.int32)
-        return jnp.where(jnp.isfinite(outputs).reshape(len(x), -1).all(axis=1), number, jnp.nan)
-
-    return in_chunks(crossed, x, max(1, max_batch // len(steps)))
-
-
-def plane_points(corners: Float[Array, "plane 3 *shape"], num: int) -> Float[Array, "plane point *shape"]:
-    """Points of a grid on the plane through three inputs, as in the public code of Somepalli et al., arXiv 2203.08124.
-
-    The grid has num x num points over the rectangle that the three span, one side along the line through the first two,
-    and a tenth of its size more on each side.
-    """
-
-    def points(x):
+    def segments(x):
         a, b = x[1] - x[0], x[2] - x[0]
         length = jnp.linalg.norm(a)
         along = jnp.dot(a, b) / length
         height = b - along * a / length
         first = jnp.stack([jnp.zeros_like(length), length, along])
         start, end = first.min(), first.max()
-        steps = jnp.linspace(-0.1, 1.1, num, dtype=x.dtype)
-        rows = x[:1] + jnp.outer(start + (end - start) * steps, a / length)
-        return (rows[:, None] + jnp.outer(steps, height)[None]).reshape(num * num, -1)
+        lines = x[:1] + jnp.outer(start + (end - start) * jnp.asarray(steps, x.dtype), a / length)
+        starts = lines[:, None] + jnp.outer(jnp.asarray(middle, x.dtype), height)[None]
+        return starts, jnp.broadcast_to(per_point * height, starts.shape)
 
-    flat = corners.reshape(*corners.shape[:2], -1)
-    return jax.vmap(points)(flat).reshape(len(corners), num * num, *corners.shape[2:])
+    x, v = jax.vmap(segments)(corners.reshape(*corners.shape[:2], -1))
+    shape = (*x.shape[:3], *corners.shape[2:])
+    return x.reshape(shape), v.reshape(shape)
 
 
-def nearby_points(
-    x: Float[Array, "example *shape"], v: Float[Array, "example *shape"], *, num_points: int, half_width: float
-) -> Float[Array, "example 2 point *shape"]:
-    """The points of each segment, and the same shifted by a twentieth of their distance, for `rounding_energy`."""
-    t = offsets(num_points, half_width)
-    shifted = t + 0.05 * (t[1] - t[0])
-    return points_on_segments(x, v, jnp.concatenate([t, shifted])).reshape(len(x), 2, num_points, *x.shape[1:])
+def shift_of_nearby(num_points: int, half_width: float) -> float:
+    """How far points lie from those of a segment that `rounding_energy` compares them with: a twentieth of their
+    distance."""
+    return 0.05 * 2 * half_width / num_points
 
 
 def rounding_energy(outputs: Float[Array, "example 2 point class"], window: str) -> Float[Array, " example"]:
@@ -215,7 +214,7 @@ def rounding_energy(outputs: Float[Array, "example 2 point class"], window: str)
     noise, and more than this.
 
     Args:
-      outputs: at `nearby_points`.
+      outputs: at the points of a segment, and of the same shifted by `shift_of_nearby` along itself.
       window: as of the residual.
 
     Returns:

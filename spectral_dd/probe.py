@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from spectral_dd import data, measures, models, own_measures, spectrum
 from spectral_dd.config import Config
@@ -123,90 +123,90 @@ def spectra(
       max_batch: inputs that go through the network at a time.
 
     Returns:
-      The names of `spectrum.LineSpectra`, of `_others`, and one's own: `(split, example, ...)`, NaN where a split has
-      fewer examples; and with `spectrum_measures`, `plane_label`: `(plane, point)`, the class of the largest output at
-      points of planes through three test examples, see `planes`; NaN where an output is not finite.
+      The names of `spectrum.LineSpectra`, of `_around_examples`, and one's own: `(split, example, ...)`, NaN where a
+      split has fewer examples; and with `spectrum_measures`, `plane_label`: `(plane, point)`, the class of the largest
+      output at points of planes through three test examples, see `planes`; NaN where an output is not finite.
     """
     asked, sizes = config.spectrum, [len(probe.images) for probe in probed[1]]
     key, inputs = _inputs(config, probed, images, epoch)
     x = jnp.concatenate(inputs)
+    segment: dict[str, Any] = {"num_points": asked.points, "half_width": asked.half_width}
+    t = spectrum.offsets(**segment)
 
-    def logits(inputs, model=model):
-        return model.apply(state.variables, inputs, train=False)
-
-    def sample(x, v, t):
+    def sample(segments):
+        x, v = segments
         outputs = on_segments(model, state.variables, x, v, t)
         return jax.nn.softmax(outputs) if asked.output == "softmax" else outputs
 
-    v = _directions(config, key, inputs, probed, images, logits, max_batch)
-    segment: dict[str, Any] = {"num_points": asked.points, "half_width": asked.half_width}
-    found = spectrum.sampled_spectra(sample, x, v, **segment, window=asked.window, max_batch=max_batch)
-    results = _by_split(config, probed, found._asdict(), sizes)
+    v = _directions(config, key, inputs, probed, images, _logits_of(model, state), max_batch)
+    sampled = [spectrum.flat_segments(x, v)]
     if asked.measures:
-        corners = data.to_unit(images.test[planes], x.dtype)
-        results |= _others(model, config, max_batch, probed, state, key, x, v, sizes, corners)
+        # What else is sampled goes through the same program as the segments.
+        noise_sizes, rows = _first(sizes, min(asked.measures, NOISE_EXAMPLES))
+        sampled.append((x[rows] + measures.shift_of_nearby(**segment) * v[rows, 0], v[rows, 0]))
+        grid = measures.plane_segments(data.to_unit(images.test[planes], x.dtype), PLANE_POINTS, **segment)
+        sampled.append(jax.tree.map(lambda a: a.reshape(-1, *x.shape[1:]), grid))
+    outputs = spectrum.in_chunks(sample, jax.tree.map(lambda *a: jnp.concatenate(a), *sampled), max_batch // len(t))
+    outputs, *others = jnp.split(outputs, np.cumsum([len(x) for x, _ in sampled])[:-1])
+    outputs = outputs.reshape(*v.shape[:2], *outputs.shape[1:])
+    of_segments = spectrum.spectra_of(outputs, asked.window, max_batch // len(t))
+    results = _by_split(config, probed, of_segments._asdict(), sizes)
+    if asked.measures:
+        shifted, on_planes = others
+        noise = measures.rounding_energy(jnp.stack([outputs[rows, 0], shifted], axis=1), asked.window)
+        results |= _by_split(config, probed, {"noise_energy": noise}, noise_sizes)
+        on_planes = on_planes.reshape(PLANES, PLANE_POINTS, -1, on_planes.shape[-1])[:, :, :PLANE_POINTS]
+        label = jnp.where(jnp.isfinite(on_planes).all(axis=-1), jnp.argmax(on_planes, axis=-1), jnp.nan)
+        results["plane_label"] = label.reshape(PLANES, -1).astype(x.dtype)
+        measured, rows = _first(sizes, asked.measures)
+        labels = jnp.concatenate([probe.labels for probe in probed[1]])[rows]
+        found = _around_examples(model, config, max_batch, state, key, x[rows], v[rows], labels)
+        results |= _by_split(config, probed, found, measured)
     return results
 
 
-def _others(model: Any, config, max_batch, probed, state, key, x, v, sizes, corners) -> dict[str, Array]:
-    """What is measured beside spectra, by derivatives, by what units choose, and at other points than those of the
-    segments."""
-    asked = config.spectrum
-    segment: dict[str, Any] = {"num_points": asked.points, "half_width": asked.half_width}
-    # What units choose is followed through the plainest program; others take longer to compile and are no faster.
-    im2col = models.with_fields(model, convolution="im2col")
-    f: Any = functools.partial(model.apply, state.variables, train=False)
-    plain: Any = functools.partial(im2col.apply, state.variables, train=False)
-
-    def first(number):
-        """The first examples of each split: how many, and their rows in x."""
-        kept = [min(size, number) for size in sizes]
-        return kept, np.concatenate([np.arange(n) + sum(sizes[:i]) for i, n in enumerate(kept)])
-
-    measured, rows = first(asked.measures)
-    logits, products = measures.output_products(f, x[rows], max_batch=max_batch)
+def _around_examples(model, config: Config, max_batch: int, state, key, x, v, labels) -> dict[str, Array]:
+    """What is measured beside spectra: by derivatives, by what units choose, and one's own."""
+    segment: dict[str, Any] = {"num_points": config.spectrum.points, "half_width": config.spectrum.half_width}
+    # Few inputs through the plainest program: others take longer to compile, and are hardly faster.
+    plain = _logits_of(models.with_fields(model, convolution="im2col"), state)
+    z, products = measures.output_products(plain, x, max_batch=max_batch)
     u = measures.orthonormal_directions(jax.random.fold_in(key, len(SPLITS) + 1), HULL_DIRECTIONS, x[0].size, x.dtype)
     found = {
-        "jacobian_norm": measures.jacobian_norm(products),
-        "loss_curvature": measures.loss_curvature(logits, products),
-        "linear_regions": measures.linear_regions(plain, x[rows], v[rows], **segment, max_batch=max_batch),
-        "local_complexity": measures.local_complexity(plain, x[rows], u, radius=HULL_RADIUS, max_batch=max_batch),
-    }
-    if config.measure:
-        own = own_measures.find(config.measure)
-        pairs, few = (x[rows], v[rows]), max(1, max_batch // asked.points)
-        values = spectrum.in_chunks(lambda pair: own(f, *pair), pairs, few)
-        found[own.__name__] = values.astype(x.dtype)
-    results = _by_split(config, probed, found, measured)
-    # One pass for all other points, because a program for each would take longer to compile than to run.
-    measured, rows = first(min(asked.measures, NOISE_EXAMPLES))
-    parts = [measures.plane_points(corners, PLANE_POINTS), measures.nearby_points(x[rows], v[rows, 0], **segment)]
-    flat = [points.reshape(-1, *x.shape[1:]) for points in parts]
-    on_planes, nearby = jnp.split(spectrum.in_chunks(f, jnp.concatenate(flat), max_batch), [len(flat[0])])
-    nearby = nearby.reshape(*parts[1].shape[:3], -1)
-    nearby = jax.nn.softmax(nearby) if asked.output == "softmax" else nearby
-    results |= _by_split(config, probed, {"noise_energy": measures.rounding_energy(nearby, asked.window)}, measured)
-    label = jnp.where(jnp.isfinite(on_planes).all(axis=1), jnp.argmax(on_planes, axis=1), jnp.nan)
-    return results | {"plane_label": label.reshape(len(corners), -1).astype(x.dtype)}
-
-
-def outputs(
-    model: nn.Module, config: Config, max_batch: int, probed: Probed, state: Any, images: Images, epoch: Int[Array, ""]
-) -> dict[str, Array]:
-    """The logits (`outputs`) at the first `spectrum_measures` probes, and what follows from them: `logit_norm`, `loss`,
-    `margin`. Shapes and arguments as in `spectra`."""
-    _, inputs = _inputs(config, probed, images, epoch)
-    inputs = [split[: config.spectrum.measures] for split in inputs]
-    labels = jnp.concatenate([probe.labels[: len(x)] for probe, x in zip(probed[1], inputs, strict=True)])
-    logits = functools.partial(model.apply, state.variables, train=False)
-    z = spectrum.in_chunks(logits, jnp.concatenate(inputs), max_batch)
-    results = {
-        "outputs": z,
         "logit_norm": jnp.linalg.norm(z, axis=-1),
         "loss": optax.softmax_cross_entropy_with_integer_labels(z, labels),
         "margin": measures.margin(z, labels),
+        "jacobian_norm": measures.jacobian_norm(products),
+        "loss_curvature": measures.loss_curvature(z, products),
+        **measures.kinks(plain, x, v, u, **segment, radius=HULL_RADIUS, max_batch=max_batch)._asdict(),
     }
-    return _by_split(config, probed, results, [len(x) for x in inputs])
+    if config.measure:
+        own, f = own_measures.find(config.measure), _logits_of(model, state)
+        values = spectrum.in_chunks(lambda pair: own(f, *pair), (x, v), max_batch // config.spectrum.points)
+        found[own.__name__] = values.astype(x.dtype)
+    return found
+
+
+def logits(
+    model: nn.Module, config: Config, max_batch: int, probed: Probed, state: Any, images: Images, epoch: Int[Array, ""]
+) -> Float[Array, "split example class"]:
+    """The logits at the first `spectrum_measures` probes, NaN where a split has fewer. Arguments as in `spectra`."""
+    _, inputs = _inputs(config, probed, images, epoch)
+    inputs = [split[: config.spectrum.measures] for split in inputs]
+    plain = _logits_of(models.with_fields(model, convolution="im2col"), state)
+    z = spectrum.in_chunks(plain, jnp.concatenate(inputs), max_batch)
+    return _by_split(config, probed, {"logits": z}, [len(x) for x in inputs])["logits"]
+
+
+def _logits_of(model: Any, state: Any) -> Any:
+    """The function of images that a network is in evaluation mode."""
+    return functools.partial(model.apply, state.variables, train=False)
+
+
+def _first(sizes: Sequence[int], number: int) -> tuple[list[int], np.ndarray]:
+    """The first examples of each split: how many, and their rows among all examples."""
+    kept = [min(size, number) for size in sizes]
+    return kept, np.concatenate([np.arange(n) + sum(sizes[:i]) for i, n in enumerate(kept)])
 
 
 def _inputs(config: Config, probed: Probed, images: Images, epoch: Int[Array, ""]) -> tuple[Array, list[Array]]:

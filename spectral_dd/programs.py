@@ -68,7 +68,7 @@ class Program(NamedTuple):
 class Programs:
     """The programs of the members of a pack, each compiled when it is first asked for.
 
-    They are "training", "evaluation", "spectra" and "outputs", see the functions of `training.py` and `probe.py`.
+    They are "training", "evaluation", "spectra" and "logits", see the functions of `training.py` and `probe.py`.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Programs:
             case _:
                 planes = jax.ShapeDtypeStruct((probe.PLANES, 3), jnp.int32)
                 of_name: dict[str, tuple[Callable[..., Any], list[Any]]]
-                of_name = {"spectra": (probe.spectra, [number, planes]), "outputs": (probe.outputs, [number])}
+                of_name = {"spectra": (probe.spectra, [number, planes]), "logits": (probe.logits, [number])}
                 measure, scalars = of_name[name]
                 function = functools.partial(measure, exact, config, max_batch)
                 per_member = self._dealt(self._shapes.probed)

@@ -139,30 +139,25 @@ def line_spectra(
       max_batch: bounds the memory: `f` is called on so many inputs at most, but on no fewer than N.
     """
 
-    def sample(x, v, t):
+    t = offsets(num_points, half_width)
+
+    def sample(segments):
+        x, v = segments
         return by_segment(f, points_on_segments(x, v, t))
 
-    return sampled_spectra(sample, x, v, num_points, half_width, window, max_batch)
+    outputs = in_chunks(sample, flat_segments(x, v), max_batch // num_points)
+    return spectra_of(outputs.reshape(*v.shape[:2], *outputs.shape[1:]), window, max_batch // num_points)
 
 
-def sampled_spectra(
-    sample: Callable[..., Float[Array, "segment point class"]],
-    x: Float[Array, "example *shape"],
-    v: Float[Array, "example direction *shape"],
-    num_points: int,
-    half_width: float,
-    window: str,
-    max_batch: int,
-) -> LineSpectra:
-    """`line_spectra` of a function whose outputs at x + t v, for each segment and each t, are `sample(x, v, t)`."""
-    t = offsets(num_points, half_width)
+def spectra_of(outputs: Float[Array, "example direction point class"], window: str, max_segments: int) -> LineSpectra:
+    """The spectra of a function with these outputs along its segments; so many of them at a time at most."""
+    num_points = outputs.shape[2]
     # Constant, straight line and parabola, orthonormal on the points.
     orthonormal, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, num_points), 3, increasing=True))
-    polynomials = jnp.asarray(orthonormal, x.dtype)
-    tapers = jnp.asarray(windows(window, num_points), x.dtype)
+    polynomials = jnp.asarray(orthonormal, outputs.dtype)
+    tapers = jnp.asarray(windows(window, num_points), outputs.dtype)
 
-    def spectra(x, v):
-        outputs = sample(x, v, t)
+    def spectra(outputs):
         magnitude = jnp.abs(jnp.fft.rfft(outputs, axis=1))  # segment, frequency, class
         coefficients = jnp.einsum("np,snc->spc", polynomials, outputs)
         residual = outputs - jnp.einsum("np,spc->snc", polynomials[:, :2], coefficients[:, :2])
@@ -179,7 +174,8 @@ def sampled_spectra(
             label_changes=jnp.where(jnp.isfinite(outputs).all(axis=(1, 2)), changes, jnp.nan),
         )
 
-    return mean_over_directions(spectra, x, v, max_batch // num_points)
+    flat = outputs.reshape(-1, *outputs.shape[2:])
+    return mean_over_directions(in_chunks(spectra, flat, max_segments), outputs.shape[1])
 
 
 def points_on_segments(
@@ -195,23 +191,22 @@ def by_segment(f: Callable[..., Array], *points: Float[Array, "segment point *sh
     return outputs.reshape(*points[0].shape[:2], -1)
 
 
-def mean_over_directions(
-    measure: Callable[[Float[Array, "segment *shape"], Float[Array, "segment *shape"]], Any],
-    x: Float[Array, "example *shape"],
-    v: Float[Array, "example direction *shape"],
-    max_segments: int,
-) -> Any:
-    """The batched `measure` of (example, direction), at most `max_segments` (and at least one) at a time: a tree of
-    arrays whose first axis is the segment, and of the result the example."""
-    segments = (jnp.repeat(x, v.shape[1], axis=0), v.reshape(-1, *x.shape[1:]))
-    results = in_chunks(lambda xv: measure(*xv), segments, max(1, max_segments))
-    return jax.tree.map(lambda a: a.reshape(*v.shape[:2], *a.shape[1:]).mean(axis=1), results)
+def flat_segments(
+    x: Float[Array, "example *shape"], v: Float[Array, "example direction *shape"]
+) -> tuple[Float[Array, "segment *shape"], Float[Array, "segment *shape"]]:
+    """The example and the direction of each segment, those of an example one after another."""
+    return jnp.repeat(x, v.shape[1], axis=0), v.reshape(-1, *x.shape[1:])
+
+
+def mean_over_directions(tree: Any, num_directions: int) -> Any:
+    """From leaves (segment, ...), in the order of `flat_segments`, to leaves (example, ...)."""
+    return jax.tree.map(lambda a: a.reshape(-1, num_directions, *a.shape[1:]).mean(axis=1), tree)
 
 
 def in_chunks(f, xs, size: int):
-    """Applies the batched `f` to at most `size` rows of the tree `xs` at a time, one after another."""
+    """Applies the batched `f` to at most `size` rows (at least one) of the tree `xs` at a time, one after another."""
     rows = jax.tree.leaves(xs)[0].shape[0]
-    size = min(size, rows)
+    size = max(1, min(size, rows))
     chunks = -(-rows // size)
     padded = jax.tree.map(lambda a: jnp.pad(a, ((0, chunks * size - rows), *((0, 0),) * (a.ndim - 1))), xs)
     stacked = jax.tree.map(lambda a: a.reshape(chunks, size, *a.shape[1:]), padded)

@@ -159,50 +159,40 @@ def evaluate(
 
     dtype = jnp.dtype(config.param_dtype)
 
-    def logits_of(x):
-        return model.apply(state.variables, data.to_unit(x, dtype), train=False)
-
     def is_wrong(logits, labels):
         wrong = (jnp.argmax(logits, axis=-1) != labels).astype(dtype)
         return jnp.where(jnp.isfinite(logits).all(axis=-1), wrong, jnp.nan)
 
-    def on_train(i):
-        labels, true_labels = member.labels[i], member.true_labels[i]
-        logits = logits_of(images.train[member.example[i]])
-        wrong = is_wrong(logits, labels)
-        return {
-            "train_loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
-            "train_error": wrong,
-            "clean_error": is_wrong(logits, true_labels),
-            "noisy_error": jnp.where(member.noisy[i], wrong, 0),
-        }
-
-    def on_test(i):
-        logits, labels = logits_of(images.test[i]), images.test_labels[i]
-        return {
-            "test_loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
-            "test_error": is_wrong(logits, labels),
-        }
-
     capacity, test_size = member.example.shape[0], images.test.shape[0]
+    batch_size = min(EVALUATION_BATCH, max(capacity, test_size))
+    train_batches = -(-member.size // batch_size)
+
+    def add_batch(k, totals):
+        # Both sets go through one loop, so that the network is compiled once.
+        is_test = k >= train_batches
+        place = jnp.where(is_test, k - train_batches, k) * batch_size + jnp.arange(batch_size)
+        i, j = jnp.minimum(place, capacity - 1), jnp.minimum(place, test_size - 1)
+        x = jnp.where(is_test, images.test[j], images.train[member.example[i]])
+        labels = jnp.where(is_test, images.test_labels[j], member.labels[i])
+        logits = model.apply(state.variables, data.to_unit(x, dtype), train=False)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        wrong = is_wrong(logits, labels)
+        of_train, of_test = ~is_test & (place < member.size), is_test & (place < test_size)
+        counted = {
+            "train_loss": (loss, of_train),
+            "train_error": (wrong, of_train),
+            "clean_error": (is_wrong(logits, member.true_labels[i]), of_train),
+            "noisy_error": (wrong, of_train & member.noisy[i]),
+            "test_loss": (loss, of_test),
+            "test_error": (wrong, of_test),
+        }
+        return {name: totals[name] + jnp.where(of, values, 0).sum() for name, (values, of) in counted.items()}
+
+    zeros = dict.fromkeys(("train_loss", "train_error", "clean_error", "noisy_error", "test_loss", "test_error"))
+    zeros = {name: jnp.zeros((), dtype) for name in zeros}
+    totals = lax.fori_loop(0, train_batches + -(-test_size // batch_size), add_batch, zeros)
     noisy = jnp.sum(member.noisy & (jnp.arange(capacity) < member.size))
-    train = _sums(on_train, member.size, capacity)
-    test = _sums(on_test, test_size, test_size)
-    counts = dict.fromkeys(train, member.size) | {"noisy_error": noisy} | dict.fromkeys(test, test_size)
-    means = {name: total / counts[name] for name, total in (train | test).items()}
+    counts = {"noisy_error": noisy, "test_loss": test_size, "test_error": test_size}
+    means = {name: total / counts.get(name, member.size) for name, total in totals.items()}
     parameters = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.variables["params"])]
     return means | {"finite": jnp.isfinite(means["train_loss"]) & jnp.stack(parameters).all()}
-
-
-def _sums(per_example, size, capacity: int):
-    """Sums of what `per_example` gives for the places 0 to `size` - 1, computed a batch at a time."""
-    batch_size = min(EVALUATION_BATCH, capacity)
-
-    def add_batch(i, totals):
-        place = i * batch_size + jnp.arange(batch_size)
-        values = per_example(jnp.minimum(place, capacity - 1))
-        return jax.tree.map(lambda total, v: total + jnp.where(place < size, v, 0).sum(), totals, values)
-
-    values = jax.eval_shape(per_example, jnp.zeros(batch_size, jnp.int32))
-    zeros = jax.tree.map(lambda v: jnp.zeros((), v.dtype), values)
-    return lax.fori_loop(0, -(-size // batch_size), add_batch, zeros)

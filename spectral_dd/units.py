@@ -36,6 +36,7 @@ class Units(NamedTuple):
 
     choice: Array  # a whole number, or whether it is the first operand
     live: Array  # whether the outputs depend on it, at this input
+    is_relu: bool  # whether they are max(a, c) with c independent of the inputs; `choice` is then whether a > c
 
 
 def choices(f: Function, x: Float[Array, "example *shape"]) -> tuple[Array, list[Units]]:
@@ -61,27 +62,11 @@ def choices(f: Function, x: Float[Array, "example *shape"]) -> tuple[Array, list
     nudges = [jnp.zeros(place.shape, place.dtype) for place in places]
     derivatives, (outputs, found) = jax.grad(combined, has_aux=True)(nudges)
     by_example = [
-        Units(jnp.moveaxis(choice, place.axis, 0), jnp.moveaxis(derivative != 0, place.axis, 0))
+        Units(jnp.moveaxis(choice, place.axis, 0), jnp.moveaxis(derivative != 0, place.axis, 0), place.is_relu)
         for place, choice, derivative in zip(places, found, derivatives, strict=True)
         if place.axis is not None
     ]
     return outputs, by_example
-
-
-def active(f: Function, x: Float[Array, "example *shape"]) -> tuple[Array, list[Array]]:
-    """Returns the outputs (example, class), and which ReLUs of `f` are active, bool (example, ...) for each operation:
-    of max(a, c) with c independent of the inputs, whether a > c."""
-    found: list[Array] = []
-
-    def at_units(y, choice, is_relu):
-        found.append(choice)
-        return y
-
-    outputs = _evaluate(f, x, at_units)
-    places = zip(_places(f, x), found, strict=True)
-    return outputs, [
-        jnp.moveaxis(choice, place.axis, 0) for place, choice in places if place.is_relu and place.axis is not None
-    ]
 
 
 class _Place(NamedTuple):

@@ -8,6 +8,7 @@ import pytest
 
 from spectral_dd import measures
 from spectral_dd.models.cnn5 import CNN5
+from spectral_dd.spectrum import offsets
 
 SEGMENT = {"num_points": 16, "half_width": 0.5}
 
@@ -16,14 +17,22 @@ def jacobian_norm(f, x, **kw):
     return measures.jacobian_norm(measures.output_products(f, x, **kw)[1])
 
 
+def linear_regions(f, x, v, **kw):
+    u = jnp.eye(x[0].size, dtype=x.dtype)[:1]
+    return measures.kinks(f, x, v, u, radius=0.1, **(SEGMENT | kw)).linear_regions
+
+
+def local_complexity(f, x, u, radius, **kw):
+    v = jnp.ones_like(x)[:, None]
+    return measures.kinks(f, x, v, u, radius=radius, **SEGMENT, **kw).local_complexity
+
+
 # Each as a function of (f, x, v, max_batch).
 MEASURES = {
     "jacobian_norm": lambda f, x, v, **kw: jacobian_norm(f, x, **kw),
     "loss_curvature": lambda f, x, v, **kw: measures.loss_curvature(*measures.output_products(f, x, **kw)),
-    "linear_regions": functools.partial(measures.linear_regions, **SEGMENT),
-    "local_complexity": lambda f, x, v, **kw: measures.local_complexity(
-        f, x, jnp.eye(6, dtype=x.dtype), radius=0.3, **kw
-    ),
+    "linear_regions": linear_regions,
+    "local_complexity": lambda f, x, v, **kw: local_complexity(f, x, jnp.eye(6, dtype=x.dtype), radius=0.3, **kw),
 }
 
 
@@ -68,11 +77,11 @@ def test_chunks_bound_the_batch_and_change_nothing(name, x64):
         return network(inputs)
 
     whole = MEASURES[name](recorded, x, v, max_batch=1000)
-    for max_batch in 1, 40:
+    for max_batch in 1, 60:
         batches.clear()
         found = jax.jit(functools.partial(MEASURES[name], recorded, max_batch=max_batch))(x, v)
         np.testing.assert_allclose(found, whole, rtol=1e-9, atol=1e-20)
-        at_least = {"linear_regions": SEGMENT["num_points"], "local_complexity": 12}.get(name, 1)
+        at_least = {"linear_regions": 16 + 2, "local_complexity": 16 + 12}.get(name, 1)
         # One more than a batch is only traced: its program says which axis is that of the examples.
         assert max(batches) <= max(max_batch, at_least) + name.startswith("l")
 
@@ -136,19 +145,19 @@ def relu_at(*kinks):
 )
 def test_linear_regions_of_known_functions(classes, expected):
     f, x, v = along_first_axis(*classes)
-    assert measures.linear_regions(f, x, v, **SEGMENT) == expected
+    assert linear_regions(f, x, v) == expected
 
 
 def test_linear_regions_are_averaged_over_directions_and_counted_for_each_example():
     f, x, v = along_first_axis(relu_at(0.13, 0.23))
     both = jnp.concatenate([v, v[..., ::-1]], axis=1)  # three regions along the first axis, one along the second
     x, both = jnp.concatenate([x, x + 5]), jnp.concatenate([both, both])
-    np.testing.assert_array_equal(measures.linear_regions(f, x, both, **SEGMENT), [2, 1])
+    np.testing.assert_array_equal(linear_regions(f, x, both), [2, 1])
 
 
 def test_linear_regions_of_a_diverged_network_are_nan():
     f, x, v = along_first_axis(lambda t: t * jnp.nan)
-    assert jnp.isnan(measures.linear_regions(f, x, v, **SEGMENT)).all()
+    assert jnp.isnan(linear_regions(f, x, v)).all()
 
 
 def test_linear_regions_of_a_network_with_one_layer_are_its_hyperplanes_however_few_the_points():
@@ -159,7 +168,7 @@ def test_linear_regions_of_a_network_with_one_layer_are_its_hyperplanes_however_
     def shallow(inputs):
         return jax.nn.relu(inputs.reshape(len(inputs), -1) @ w1 + 0.3) @ w2
 
-    found = measures.linear_regions(shallow, x, v, num_points=4, half_width=h)
+    found = linear_regions(shallow, x, v, num_points=4, half_width=h)
     start, slope = x.reshape(5, 1, 6) @ w1 + 0.3, v.reshape(5, 2, 6) @ w1
     crossing = np.asarray(-start / slope)
     kinks = ((crossing > -h) & (crossing < h / 2)).sum(axis=-1)  # the last of four points is at h / 2
@@ -196,7 +205,7 @@ def test_linear_regions_are_the_kinks_of_the_outputs(kind, x64, fast_jit, random
 
         return jax.jvp(outputs, (t,), (jnp.ones_like(t),))[1].reshape(3, len(t), 3)
 
-    found = fast_jit(functools.partial(measures.linear_regions, f, num_points=128, half_width=0.5))(images, v)
+    found = fast_jit(functools.partial(linear_regions, f, num_points=128))(images, v)
     dense = np.asarray(slopes(jnp.linspace(-0.5, 0.5 - 1 / 128, 4000)))
     change = np.linalg.norm(np.diff(dense, axis=1), axis=-1) > 1e-9 * np.linalg.norm(dense[:, 1:], axis=-1)
     kinks = change.sum(axis=1)
@@ -212,7 +221,7 @@ def test_local_complexity_counts_the_hyperplanes_that_cut_the_neighbourhood(x64)
     np.testing.assert_allclose(u @ u.T, np.eye(3), atol=1e-12)
     z = x.reshape(5, 6) @ w + 0.3
     for radius in (0.05, 0.5):
-        found = measures.local_complexity(
+        found = local_complexity(
             lambda inputs: jax.nn.relu(inputs.reshape(len(inputs), -1) @ w + 0.3), x, u, radius=radius
         )
         np.testing.assert_array_equal(found, (abs(z) < radius * abs(u @ w).max(axis=0)[None]).sum(axis=1))
@@ -222,9 +231,9 @@ def test_local_complexity_counts_the_hyperplanes_that_cut_the_neighbourhood(x64)
 def test_local_complexity_does_not_count_pools_and_is_nan_for_a_diverged_network():
     u = jnp.eye(2)
     f, x, _ = along_first_axis(lambda t: jnp.maximum(t, -t))
-    assert measures.local_complexity(f, x, u, radius=0.1) == 0
+    assert local_complexity(f, x, u, radius=0.1) == 0
     f, x, _ = along_first_axis(lambda t: jnp.maximum(t, 0), lambda t: jnp.nan * t)
-    assert jnp.isnan(measures.local_complexity(f, x, u, radius=0.1))
+    assert jnp.isnan(local_complexity(f, x, u, radius=0.1))
 
 
 def test_curvature_of_a_linear_network_with_two_classes(x64):
@@ -253,19 +262,30 @@ def test_curvature_of_a_confident_network_is_small_but_not_lost():
     np.testing.assert_allclose(found, 1600 * np.exp(-40.0), rtol=1e-5)
 
 
-def test_points_of_a_plane_span_the_rectangle_around_three_inputs_and_a_tenth_more():
+@pytest.mark.parametrize("num_points", [3, 7, 8])
+def test_points_of_a_plane_span_the_rectangle_around_three_inputs_and_a_tenth_more(num_points):
     corners = jnp.array([[[0.0, 0, 5], [3, 0, 5], [-1, 2, 5]]])  # along: -1 to 3; height: 0 to 2
-    points = measures.plane_points(corners, 7).reshape(7, 7, 3)
+    x, v = measures.plane_segments(corners, 7, num_points=num_points, half_width=2.0)
+    t = np.asarray(offsets(num_points, 2.0))[:, None]
+    x, v = np.asarray(x), np.asarray(v)
+    points = (x[..., None, :] + t * v[..., None, :]).reshape(7, -1, 3)[:, :7]
     np.testing.assert_allclose(points[:, 0, 0], np.linspace(-1.4, 3.4, 7), atol=1e-5)
     np.testing.assert_allclose(points[0, :, 1], np.linspace(-0.2, 2.2, 7), atol=1e-5)
     np.testing.assert_allclose(points[..., 2], 5, atol=1e-5)
+
+
+def nearby_points(x, v, num_points):
+    """The points of segments, and the same shifted: `(example, 2, point, *shape)`."""
+    shifts = jnp.array([0, measures.shift_of_nearby(num_points, 0.5)])
+    t = offsets(num_points, 0.5)[None] + shifts[:, None]
+    return x[:, None, None] + t[None, ..., None] * v[:, None, None]
 
 
 def test_energy_of_rounding_to_a_grid():
     """Outputs rounded to multiples of q have an error of variance q^2 / 12, white, so N q^2 / 12 in each bin."""
     q, num_points = 2.0**-14, 64
     x, v = random(0, 5000, 1), 1 + 0.3 * random(1, 5000, 1)  # of other slopes, whose roundings have other periods
-    outputs = jnp.round(measures.nearby_points(x, v, num_points=num_points, half_width=0.5) / q) * q
+    outputs = jnp.round(nearby_points(x, v, num_points) / q) * q
     for window in ("none", "hann", "sine"):
         energy = measures.rounding_energy(outputs, window)
         np.testing.assert_allclose(energy.mean(), num_points * q**2 / 12, rtol=0.1)
@@ -274,7 +294,7 @@ def test_energy_of_rounding_to_a_grid():
 def test_energy_of_rounding_leaves_out_what_the_function_does():
     """Of a cosine in the highest bin but one, hardly anything."""
     x, v = jnp.zeros((1, 1)), jnp.ones((1, 1))
-    points = measures.nearby_points(x, v, num_points=64, half_width=0.5)
+    points = nearby_points(x, v, 64)
     energy = measures.rounding_energy(jnp.cos(2 * jnp.pi * 31 * points), "none")
     assert energy < 0.012 * 32**2 / 16  # its energy in one of 16 bins
 

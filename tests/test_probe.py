@@ -72,13 +72,13 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64, fast_j
                     return f(255 * x)
 
                 z, products = measures.output_products(network, x)
-                nearby = measures.nearby_points(x, v[:, 0], **segment)
-                nearby = network(nearby.reshape(-1, 8, 8, 1)).reshape(len(x), 2, 8, 10)
+                shifted = x + 0.05 / 8 * v[:, 0]  # a twentieth of the distance of points
+                at = [spectrum.points_on_segments(x, v[:, 0], spectrum.offsets(**segment)) for x in (x, shifted)]
+                nearby = network(jnp.stack(at, axis=1).reshape(-1, 8, 8, 1)).reshape(len(x), 2, 8, 10)
                 return z, spectrum.line_spectra(network, x, v, window="hann", **segment)._asdict() | {
                     "jacobian_norm": measures.jacobian_norm(products),
                     "loss_curvature": measures.loss_curvature(z, products),
-                    "linear_regions": measures.linear_regions(network, x, v, **segment),
-                    "local_complexity": measures.local_complexity(network, x, u, radius=0.005),
+                    **measures.kinks(network, x, v, u, **segment, radius=0.005)._asdict(),
                     "noise_energy": measures.rounding_energy(nearby, "hann"),
                 }
 
@@ -99,9 +99,11 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, x64, fast_j
                 assert np.isnan(spectra[name][i, s, n:]).all()
             of_all = {"optimization_variance", "plane_label"}  # tested below, and in another way
             assert expected.keys() | of_all == spectra.keys() == records.MEASURED.keys()
-        points = measures.plane_points(jnp.asarray(digits.test_images[probe.planes(digits)] / 255), 12)
-        on_planes = logits(255 * points.reshape(-1, 8, 8, 1)).reshape(-1, 144, 10)
-        np.testing.assert_array_equal(spectra["plane_label"][i], on_planes.argmax(axis=2))
+        corners = jnp.asarray(digits.test_images[probe.planes(digits)] / 255)
+        x, v = (a.reshape(-1, 8, 8, 1) for a in measures.plane_segments(corners, 12, **segment))  # in two parts each
+        on_planes = logits(255 * spectrum.points_on_segments(x, v, spectrum.offsets(**segment)).reshape(-1, 8, 8, 1))
+        labels = on_planes.argmax(axis=1).reshape(4, 12, 16)[:, :, :12]
+        np.testing.assert_array_equal(spectra["plane_label"][i], labels.reshape(4, 144))
 
 
 def test_optimization_variance_is_over_single_steps_of_the_plain_network(digits, x64):

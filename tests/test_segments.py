@@ -11,7 +11,7 @@ from spectral_dd.errors import InputError
 from spectral_dd.models import CNN5, MLP, MODELS, VGG, ResNet, declared
 from spectral_dd.models.network import Network, channel_major
 from spectral_dd.segments import on_segments
-from spectral_dd.spectrum import sampled_spectra
+from spectral_dd.spectrum import spectra_of
 
 HALF_WIDTH, POINTS = 0.5, 8
 
@@ -131,13 +131,8 @@ def test_logits_on_segments_and_spectra_of_ones_own_networks_are_those_of_each_p
 
     @fast_jit
     def logits_and_spectra(variables, x, v):
-        def sample(x, v, t):
-            return on_segments(network, variables, x, v, t)
-
-        spectra = None
-        if isinstance(network, Own):
-            spectra = sampled_spectra(sample, x, v[:, None], POINTS, HALF_WIDTH, "none", POINTS)
-        return sample(x, v, jnp.asarray(t)), spectra
+        logits = on_segments(network, variables, x, v, jnp.asarray(t))
+        return logits, spectra_of(logits[:, None], "none", 2) if isinstance(network, Own) else None
 
     at_a_point = fast_jit(lambda variables, x: network.apply(variables, x, train=False))
     expected = np.stack([at_a_point(variables, x + t_n * v) for t_n in t], axis=1)

@@ -1,6 +1,6 @@
 """The numbers of this package as sentences and tables of text. Nothing is calculated here but means."""
 
-import re
+import pathlib
 import shlex
 from typing import Any
 
@@ -135,15 +135,17 @@ def _why_not(row: xr.Dataset) -> str:
 def _too_little(row: xr.Dataset, command: str) -> str:
     seeds, needed = int(row["seeds"]), float(row["seeds_needed"])
     if seeds < MIN_SEEDS:
-        return f"it has {_count(seeds, 'seed')} with a second descent, and needs {MIN_SEEDS}. {_more_seeds(5, command)}"
+        more = _more_seeds(5 - seeds, command)
+        return f"it has {_count(seeds, 'seed')} with a second descent, and needs {MIN_SEEDS}. {more}"
     if row["p"] <= SIGNIFICANCE:
-        return f"when the spectrum peaks is not certain enough ({_lead(row)}). {_more_seeds(10, command)}"
+        more = _more_seeds(max(10 - seeds, 5), command)
+        return f"when the spectrum peaks is not certain enough ({_lead(row)}). {more}"
     spread = f"the starts of the second descent differ by {float(row['peak_spread']):.2f} decades between seeds"
     if np.isnan(needed):
         return f"{spread}, too little to tell what follows them from a fixed epoch."
     return (
         f"{spread}, and with {seeds} seeds a measure that follows them is found in {float(row['power']):.0%} of cases. "
-        f"{_more_seeds(max(int(needed), seeds + 1), command)}"
+        f"{_more_seeds(max(int(needed) - seeds, 1), command)}"
     )
 
 
@@ -160,26 +162,55 @@ def _p(row: xr.Dataset) -> str:
 
 
 def _more_seeds(number: int, command: str) -> str:
-    seeds = ",".join(map(str, range(number)))
-    script, *arguments = shlex.split(command) or [""]
-    if not script.endswith("train_sweep.py"):
-        return f"Train it with seed={seeds}."
-    kept = [a for a in arguments if not re.match(r"--(seed|workdir|task_index|task_count)=", a)]
-    return (
-        f"This would do: {shlex.join(['python', script, f'--workdir={_workdir(command)}-more', *kept])} --seed={seeds}"
-    )
+    """Says how the sweep gets so many more seeds in the place that it is in."""
+    call, arguments = _script(command, "train_sweep"), _arguments(command)
+    if not call:
+        return f"Train it in the same directory with {number} more seeds and extend=True."
+    given = next((value for name, value in arguments if name == "seed"), "0")
+    have = [seed for part in given.split(",") for seed in _range(part)]
+    more = [seed for seed in range(number + len(have)) if seed not in have][:number]
+    kept = [f"--{name}={value}" if value else f"--{name}" for name, value in arguments if name not in _OF_SEEDS]
+    seeds = f"--seed={','.join([given, *map(str, more)])}"
+    return f"This would do: {shlex.join([*call, *kept, seeds, '--extend'])}"
+
+
+_OF_SEEDS = ("seed", "task_index", "task_count", "extend")
 
 
 def _evaluate(command: str) -> str:
-    workdir = f"--workdir={_workdir(command)}"
-    return (
-        f"This would do: python experiments/evaluate_spectrum.py {workdir} --name=all && "
-        f"python experiments/indicate.py {workdir} --spectrum=all"
+    workdir = f"--workdir={dict(_arguments(command)).get('workdir', 'DIR')}"
+    evaluate, indicate = (
+        shlex.join([*(_script(command, verb) or ["spectral-dd", verb]), workdir])
+        for verb in ("evaluate_spectrum", "indicate")
     )
+    return f"This would do: {evaluate} --name=all && {indicate} --spectrum=all"
 
 
-def _workdir(command: str) -> str:
-    return next((a.removeprefix("--workdir=") for a in shlex.split(command) if a.startswith("--workdir=")), "DIR")
+def _script(command: str, verb: str) -> list[str]:
+    """How a script is called that stands beside the one of a command; empty if the command is none of ours."""
+    program = pathlib.PurePath((shlex.split(command) or [""])[0])
+    if program.stem == "__main__":
+        return ["python", "-m", "spectral_dd", verb]
+    if program.name == "train_sweep.py":
+        return ["python", str(program.with_name(f"{verb}.py"))]
+    return ["spectral-dd", verb] if program.name == "spectral-dd" else []
+
+
+def _arguments(command: str) -> list[tuple[str, str]]:
+    """Names and values of the flags of a command, however they are written: --name=value or --name value."""
+    found: list[tuple[str, str]] = []
+    for part in shlex.split(command)[1:]:
+        if part.startswith("-"):
+            name, _, value = part.lstrip("-").partition("=")
+            found.append((name, value))
+        elif found and not found[-1][1]:
+            found[-1] = found[-1][0], part
+    return found
+
+
+def _range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def verdict_cells(verdict: xr.Dataset) -> list[list[str]]:

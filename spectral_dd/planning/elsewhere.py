@@ -89,8 +89,8 @@ def _seconds(job: target.Job, accounts: dict[str, target.Account], chip: Chip, r
     config = packing.widest(job.configs)
     exact = config.replace(dtype=config.param_dtype, matmul_precision="float32")
     times = {"training": max(c.steps for c in job.configs), "evaluation": recorded}
-    times |= {"spectra": spectra, "outputs": spectra * (1 + config.spectrum.updates)}
+    times |= {"spectra": spectra, "logits": spectra * config.spectrum.updates}
     return job.num_devices * sum(
-        times[name] * account.seconds(chip, exact if name in ("spectra", "outputs") else config)
+        times[name] * account.seconds(chip, exact if name in ("spectra", "logits") else config)
         for name, account in accounts.items()
     )

@@ -51,20 +51,22 @@ def spectrum_epochs(
 
 def _passes(config: Config, dataset: Dataset, draws: Sequence[Draws]) -> int:
     """Passes of an example through the network that spectra and measures of one member and epoch take."""
-    asked, segment = config.spectrum, config.spectrum.directions * config.spectrum.points
+    asked = config.spectrum
     sizes = (
         max(len(d.index) for d in draws),
         max(int(d.relabelled.sum()) for d in draws),
         len(dataset.test_labels),
     )
-    passes = segment * sum(min(size, asked.examples) for size in sizes)
+    passes = asked.directions * asked.points * sum(min(size, asked.examples) for size in sizes)
     if asked.measures:
-        # What units choose along the segment, there and back; a row of the Jacobian for each class; the hull; the
+        # What units choose along the segment and on the hull, there and back; a row of the Jacobian for each class; the
         # outputs of the updated networks.
-        each = 3 * segment + 1 + dataset.num_classes + 2 * probe.HULL_DIRECTIONS + asked.updates
+        each = 3 * asked.directions * (asked.points + 2 * probe.HULL_DIRECTIONS) + 1 + dataset.num_classes
+        each += asked.updates
         passes += each * sum(min(size, asked.examples, asked.measures) for size in sizes)
         passes += 3 * asked.updates * config.batch_size
-        passes += probe.PLANES * probe.PLANE_POINTS**2 + 2 * asked.points * probe.NOISE_EXAMPLES * len(sizes)
+        of_planes = probe.PLANES * probe.PLANE_POINTS * -(-probe.PLANE_POINTS // asked.points)
+        passes += asked.points * (of_planes + probe.NOISE_EXAMPLES * len(sizes))
     return passes
 
 

@@ -21,7 +21,7 @@ def program_names(prepared: Prepared, pack: Pack) -> tuple[str, ...]:
     configs, draws = [prepared.configs[i] for i in pack.members], [prepared.draws[i] for i in pack.members]
     if not spectrum_epochs(configs, prepared.dataset(pack.members[0]), draws, pack.ends):
         return "training", "evaluation"
-    measured = ("outputs",) if configs[0].spectrum.measures else ()
+    measured = ("logits",) if configs[0].spectrum.measures else ()
     return "training", "evaluation", "spectra", *measured
 
 

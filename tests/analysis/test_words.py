@@ -1,6 +1,7 @@
 """The table and the sentences: what they say of sweeps made by hand."""
 
 import numpy as np
+import pytest
 import xarray as xr
 from by_hand import (
     EPOCHS,
@@ -17,7 +18,7 @@ from by_hand import (
 from spectral_dd.analysis import claim, curves, words
 from spectral_dd.analysis.verdict import verdict
 
-COMMAND = "experiments/train_sweep.py --workdir=runs/seeds --width=8,32 --seed=0,1,2 --task_index=1"
+COMMAND = "experiments/train_sweep.py --workdir=runs/seeds --width=8,32 --seed=0-2 --task_index=1"
 
 
 def answer(ds):
@@ -64,14 +65,14 @@ def test_no_says_why():
 
 
 def test_what_the_sweep_could_not_have_told_comes_with_the_command_that_would():
-    again = "This would do: python experiments/train_sweep.py --workdir=runs/seeds-more --width=8,32 --seed=0,1,2,3,4"
+    again = "This would do: python experiments/train_sweep.py --workdir=runs/seeds --width=8,32 --seed=0-2"
     few = answer(planted(seeds=2))
-    assert few == f"{words.UNTOLD}: it has 2 seeds with a second descent, and needs 3. {again}"
+    assert few == f"{words.UNTOLD}: it has 2 seeds with a second descent, and needs 3. {again},3,4,5 --extend"
     three = answer(planted(seeds=3, widths=(8,)))
     assert three.startswith(
         f"{words.UNTOLD}: the starts of the second descent differ by 0.08 decades between seeds, and"
     )
-    assert three.endswith(f"with 3 seeds a measure that follows them is found in 28% of cases. {again},5")
+    assert three.endswith(f"with 3 seeds a measure that follows them is found in 28% of cases. {again},3,4,5 --extend")
     rare = planted().where(lambda ds: ds["epoch"].isin(EPOCHS[::6]))[["energy"]]
     assert answer(planted().assign(rare)) == (
         f"{words.UNTOLD}: its 12 networks with a second descent have fewer than 3 spectra around its start. This would "
@@ -79,6 +80,26 @@ def test_what_the_sweep_could_not_have_told_comes_with_the_command_that_would():
         "--workdir=runs/seeds --spectrum=all"
     )
     assert "it has no spectra. This would do: python experiments/evaluate" in answer(planted().drop_vars("energy"))
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("/bin/spectral-dd train_sweep --workdir r", "spectral-dd train_sweep --workdir=r --seed=0,1,2,3 --extend"),
+        (
+            "/x/spectral_dd/__main__.py train_sweep --workdir='my run' --seed 1,4-6 --task_index=2 --flip",
+            "python -m spectral_dd train_sweep '--workdir=my run' --flip --seed=1,4-6,0,2,3 --extend",
+        ),
+    ],
+)
+def test_more_seeds_are_asked_for_as_the_sweep_was(command, expected):
+    assert words.answer(verdict(planted(seeds=2)), command).endswith(f"needs 3. This would do: {expected}")
+
+
+def test_more_seeds_of_a_sweep_from_python():
+    for command in ("", "/x/ipykernel_launcher.py -f kernel.json"):
+        text = words.answer(verdict(planted(seeds=2)), command)
+        assert text.endswith("needs 3. Train it in the same directory with 3 more seeds and extend=True.")
 
 
 def test_without_a_second_descent_there_is_nothing_to_tell():
