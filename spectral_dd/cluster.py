@@ -309,8 +309,8 @@ def _attempt(stage: Stage, resources: Resources, jobs: pathlib.Path, cluster: st
 
 
 def visible_devices(place: int, processes: int, gpus: int) -> list[str | None]:
-    """$CUDA_VISIBLE_DEVICES of each process of a job on this host, the job's place among those that run at the same time:
-    so many GPUs each, in turn, of those that the variable has here; 0: all."""
+    """$CUDA_VISIBLE_DEVICES of each process of a job here: so many GPUs each, in turn, of those that the variable
+    has; 0: all. The place is that of the job among those that run at the same time."""
     here = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not gpus:
         return [here] * processes
