@@ -231,6 +231,7 @@ def submit(
             "writes a script for another host"
         )
     jobs = files.jobs_directory(files.workdir_path(workdir))
+    made = [path for path in (jobs, *jobs.parents) if not path.exists()]
     jobs.mkdir(parents=True, exist_ok=True)
     for old in jobs.glob("*.failures"):
         old.unlink()
@@ -243,6 +244,8 @@ def submit(
                 job_ids.append(_sbatch(stage, resources, jobs, stage.dependency(job_ids)))
         except submitit.core.utils.FailedJobError as error:
             said = " ".join(line.strip() for line in str(error).splitlines() if line.startswith("sbatch:"))
+            if made and not job_ids:
+                shutil.rmtree(made[-1])
             before = f"; submitted before it, scancel removes them: {' '.join(job_ids)}" if job_ids else ""
             raise InputError(f"{stage.name}: {said or ' '.join(str(error).split())}{before}") from None
     return [f"{stage.name}: job {job_id}" for stage, job_id in zip(stages, job_ids, strict=True)], 0

@@ -97,6 +97,15 @@ def failing(slurm, many_records, tmp_path_factory):
     return run, re.search(r"train: job (\d+)", output)[1]
 
 
+@pytest.mark.usefixtures("slurm")
+def test_what_slurm_refuses_is_answered_in_its_words(small_axes, tmp_path, capsys):
+    arguments = [f"--workdir={tmp_path}/a/run", "--partition=gpus", *flags_of(small_axes)]
+    assert cli.run_script([str(SCRIPTS / "submit.py"), *arguments]) == 2
+    *_, line = capsys.readouterr().err.splitlines()  # after how far planning is, where that takes long
+    assert line.startswith("submit.py: train: sbatch: error: invalid partition specified: gpus")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.usefixtures("failing")
 def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_axes, tmp_path, capsys):
     evaluate = "--evaluate=--name=long --spectrum_points=16"
