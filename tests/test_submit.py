@@ -44,7 +44,7 @@ def test_debug_runs_all_stages_here(small_axes, tmp_path, capsys):
 
 
 def test_local_runs_processes_here_and_again_those_that_fail(small_axes, tmp_path, capsys):
-    """One pack cannot be written; the other is trained."""
+    """The costlier pack, which is that of task 0, cannot be written; the other is trained."""
     run = tmp_path / "run"
     prepared = prepare(expand(small_axes))
     write_sweep(run, plan_sweep(prepared, Cost(prepared.configs, prepared.datasets), min_packs=2))
@@ -52,9 +52,9 @@ def test_local_runs_processes_here_and_again_those_that_fail(small_axes, tmp_pat
     (run / "packs" / "001").touch()
     arguments = [f"--workdir={run}", "--cluster=local", "--tasks=2", "--tune=off", "--then=", *flags_of(small_axes)]
     assert run_script("submit.py", *arguments) == 1
-    assert f"train: tasks 1 failed 3 times; logs: {run}/jobs\n" in capsys.readouterr().out
+    assert f"train: tasks 0 failed 3 times; logs: {run}/jobs\n" in capsys.readouterr().out
     logs = [path.read_text() for path in run.glob("jobs/*.out")]
-    assert sum("task 0 of 2 (--task_index): 1 of 2 packs" in log for log in logs) == 1
+    assert sum("task 1 of 2 (--task_index): 1 of 2 packs" in log for log in logs) == 1
     assert sum("Not a directory" in log for log in logs) == 3
     assert sdd.load_results(run).test_error.sel(epoch=12).notnull().sum() == 2
 
