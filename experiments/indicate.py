@@ -28,7 +28,7 @@ flags.DEFINE_integer(
 
 def main() -> None:
     # Here, so that what is wrong with a flag is answered before JAX is imported.
-    from spectral_dd.analysis import frequency, words
+    from spectral_dd.analysis import words
     from spectral_dd.progress import going_on
 
     with going_on(lambda: f"reading {FLAGS.workdir}"):
@@ -41,7 +41,7 @@ def main() -> None:
     verdict = sdd.verdict(ds, first)
     print(_filled(words.answer(verdict, ds.attrs["command"])), words.aligned(words.verdict_cells(verdict)), sep="\n\n")
     print(f"\n{_filled(words.MEANING)}\n\nDetails:")
-    error = frequency.energy_error(ds["energy"].sel(split="train")).values
+    error = ds["energy_error"].sel(split="train").values
     spectra = (
         f"Standard error of the mean energy: at most {np.nanmax(error):.1%} at a recorded epoch of a member, "
         f"{np.nanmedian(error):.1%} in the median."

@@ -82,7 +82,7 @@ class PackWriter:
         self.set_aside_damaged()
         self._recorded = set(recorded_epochs(self._place))
         self._rolled: set[int] = set()  # epochs of states that this writer has written
-        self._context, self._summary = _context(), summary.Writer(self._place)
+        self._context, self._summary = _context(), summary.Summary(self._place)
         self._failed = False  # A failed save is the last one: an epoch must not be missing between others.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: collections.deque[tuple[concurrent.futures.Future[None], int]] = collections.deque()
@@ -210,8 +210,9 @@ class PackWriter:
         finally:
             self._pending.clear()
             self._thread.shutdown()
-            with contextlib.suppress(OSError):
-                self._summary.write()
+            if not self._summary.is_written:
+                with contextlib.suppress(OSError):
+                    self._summary.write()
             self._lock.close()
 
     def _wait(self, pending_bytes: int = -1) -> None:

@@ -168,16 +168,26 @@ def script_of_all(stages: Sequence[Stage], resources: Resources, workdir: str | 
 
 
 class Job:
-    """One job of a stage, as submitit runs it: it may be stopped, and started again on another host."""
+    """One job of a stage, as submitit runs it: it may be stopped, and started again on another host.
 
-    def __init__(self, stage: Stage, index: int):
-        self._stage, self._index = stage, index
+    Args:
+      stage: whose commands it runs.
+      index: of the task.
+      visible: $CUDA_VISIBLE_DEVICES of each of its processes, None: without it; empty: as the cluster has it.
+    """
+
+    def __init__(self, stage: Stage, index: int, visible: Sequence[str | None] = ()):
+        self._stage, self._index, self._visible = stage, index, visible
 
     def __call__(self) -> None:
         """Raises SystemExit with the status of a command that fails, which is what the job ends with."""
         import submitit
 
         here = submitit.JobEnvironment()
+        if self._visible:  # JAX looks at it when it first computes; submitit has left none.
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            if (devices := self._visible[here.local_rank]) is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = devices
         share = []
         if self._stage.tasks:
             index, count = self._index * here.num_tasks + here.global_rank, self._stage.tasks * here.num_tasks
@@ -221,6 +231,7 @@ def submit(
             "writes a script for another host"
         )
     jobs = files.jobs_directory(workdir)
+    made = [path for path in (jobs, *jobs.parents) if not path.exists()]
     jobs.mkdir(parents=True, exist_ok=True)
     for old in jobs.glob("*.failures"):
         old.unlink()
@@ -233,6 +244,8 @@ def submit(
                 job_ids.append(_sbatch(stage, resources, jobs, stage.dependency(job_ids)))
         except submitit.core.utils.FailedJobError as error:
             said = " ".join(line.strip() for line in str(error).splitlines() if line.startswith("sbatch:"))
+            if made and not job_ids:
+                shutil.rmtree(made[-1])
             before = f"; submitted before it, scancel removes them: {' '.join(job_ids)}" if job_ids else ""
             raise InputError(f"{stage.name}: {said or ' '.join(str(error).split())}{before}") from None
     return [f"{stage.name}: job {job_id}" for stage, job_id in zip(stages, job_ids, strict=True)], 0
@@ -266,7 +279,7 @@ def _run_here(stages: Sequence[Stage], resources: Resources, jobs: pathlib.Path,
         left = [index for index in left if index not in skipped]
         attempts = 1 if cluster == "debug" else ATTEMPTS
         for _ in range(attempts):
-            left = [index for index in left if index in _attempt(stage, resources, jobs, cluster, left)]
+            left = _attempt(stage, resources, jobs, cluster, left)
         failed.append([*left, *skipped])
         how = f"tasks {', '.join(map(str, left))} failed {attempts} times; logs: {jobs}" if left else "done"
         how += f"; tasks {', '.join(map(str, skipped))} had nothing to follow" if skipped else ""
@@ -280,16 +293,13 @@ def _attempt(stage: Stage, resources: Resources, jobs: pathlib.Path, cluster: st
 
     submitted = {}
     for place, index in enumerate(tasks):
-        executor = (submitit.LocalExecutor if cluster == "local" else submitit.DebugExecutor)(jobs)
-        if cluster == "local":
-            gpus = _visible(place, resources.processes * resources.gpus)
-            executor.update_parameters(
-                timeout_min=365 * 24 * 60,
-                tasks_per_node=resources.processes if stage.tasks else 1,
-                gpus_per_node=len(gpus),
-                visible_gpus=gpus,
-            )
-        submitted[index] = executor.submit(Job(stage, index))
+        if cluster == "debug":
+            submitted[index] = submitit.DebugExecutor(jobs).submit(Job(stage, index))
+            continue
+        processes = resources.processes if stage.tasks else 1
+        executor = submitit.LocalExecutor(jobs)
+        executor.update_parameters(timeout_min=365 * 24 * 60, tasks_per_node=processes, stderr_to_stdout=True)
+        submitted[index] = executor.submit(Job(stage, index, visible_devices(place, processes, resources.gpus)))
     failed = []
     for index, job in submitted.items():
         try:
@@ -301,8 +311,13 @@ def _attempt(stage: Stage, resources: Resources, jobs: pathlib.Path, cluster: st
     return failed
 
 
-def _visible(place: int, number: int) -> tuple[int, ...]:
-    """GPUs of this host for the task of a place: those that $CUDA_VISIBLE_DEVICES leaves, in turn."""
-    chosen = [int(part) for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.isdecimal()]
-    wanted = range(place * number, (place + 1) * number)
-    return tuple(chosen[i % len(chosen)] if chosen else i for i in wanted)
+def visible_devices(place: int, processes: int, gpus: int) -> list[str | None]:
+    """$CUDA_VISIBLE_DEVICES of each process of a job here: so many GPUs each, in turn, of those that the variable
+    has; 0: all. The place is that of the job among those that run at the same time."""
+    here = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not gpus:
+        return [here] * processes
+    chosen = [part.strip() for part in (here or "").split(",") if part.strip()]
+    firsts = range(place * processes * gpus, (place + 1) * processes * gpus, gpus)
+    wanted = [range(first, first + gpus) for first in firsts]
+    return [",".join(chosen[i % len(chosen)] if chosen else str(i) for i in some) for some in wanted]

@@ -94,6 +94,15 @@ MEASURED = {
 
 # What follows from the above.
 DERIVED = {
+    "energy_error": Variable(
+        (*_CURVE, "split"), "1", "error of the energy", "relative standard error of the mean energy, over examples"
+    ),
+    "detection": Variable(
+        (*_CURVE, "score"),
+        "1",
+        "AUC of detection",
+        "of telling relabelled training examples from the others by a score",
+    ),
     "power": Variable(
         (*_CURVE, "split", "frequency"),
         "logit^2",
@@ -137,6 +146,7 @@ COORDINATES = {
     "epoch": Variable(("epoch",), "epochs", "epoch", "passes over the training set"),
     "split": Variable(("split",), "", "split", "which examples are analysed"),
     "example": Variable(("example",), "1", "example", "place among the analysed examples of the split"),
+    "score": Variable(("score",), "", "score", "what relabelled examples are told by"),
     "plane": Variable(("plane",), "1", "plane", "number of the plane through three test examples"),
     "point": Variable(("point",), "1", "point", "place on the grid of a plane, row by row"),
     "frequency": Variable(

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from spectral_dd import models, named_spectra, on_demand, own_measures, padding, probe, stored, summary
-from spectral_dd.analysis import frequency, memorisation, online, planes
+from spectral_dd import derived, models, named_spectra, on_demand, own_measures, padding, probe, stored, summary
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.files import Place, workdir_path
@@ -22,7 +21,6 @@ from spectral_dd.sweeps import Pack, Sweep, read_sweep
 
 # From so many bytes on, what was measured around single examples is read when it is used.
 LAZY_BYTES = 2**30
-_DERIVED_FROM = ("energy", "slope_energy", "residual_energy", "noise_energy")
 
 
 def load_results(
@@ -50,20 +48,17 @@ def load_results(
     Returns:
       Dimensions `member, epoch, split, example, frequency`, and `plane, point`. Variables as in `records.VARIABLES`,
       those that are there; along `member` every field of `Config`, `parameters` and `noise_rate`. Each has the
-      attributes `units`, `long_name` and `description`. What is not recorded (yet) is NaN. The attribute `incomplete`
-      says what was left out, or is not evaluated yet, if anything; it is printed as well. The attribute `left_out` says
-      what spectra that were evaluated after training lack.
+      attributes `units`, `long_name` and `description`. What is not recorded (yet) is NaN. Attributes, if there is
+      something to say: `incomplete`, what is damaged or not evaluated yet, which is printed as well; `left_out`, what
+      spectra that were evaluated after training lack.
 
     Raises:
       InputError: DIR holds no sweep, nothing is recorded yet, or there are no spectra of that name.
       CheckpointError: a record is damaged.
     """
     if not isinstance(workdir, str | os.PathLike):
-        real = [workdir_path(one) for one in workdir]
-        if twice := [one for one, path in zip(workdir, real, strict=True) if real.count(path) > 1]:
-            raise InputError(f"--workdir={','.join(map(str, workdir))}: must be different; {twice[0]} is there twice")
         options: dict[str, Any] = {"skip_damaged": skip_damaged, "lazy": lazy, "averaged": averaged}
-        return _joined([load_results(one, spectrum, **options) for one in workdir])
+        return _joined([load_results(one, spectrum, **options) for one in _different(workdir)])
     sweep = read_sweep(workdir)
     damaged: list[str] | None = [] if skip_damaged else None
     configs, places = sweep.configs, [sweep.place(workdir, i) for i in range(len(sweep.packs))]
@@ -72,10 +67,12 @@ def load_results(
         spectra = named_spectra.read(workdir, spectrum, sweep)
         configs = [c.replace(**spectra.settings) for c in configs]
         evaluated_places = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
-    large = _bytes(sweep, configs, places) > LAZY_BYTES if lazy is None else lazy
+    epochs = np.array(sorted({epoch for place in places for epoch in stored.recorded_epochs(place)}))
+    large = _bytes(configs, len(epochs)) > LAZY_BYTES if lazy is None else lazy
     averaged = large if averaged is None else averaged
     whole = not averaged and not large
-    records = _records(sweep.packs, places, damaged, whole)
+    kept = None if averaged else (*METRICS, "finite", *derived.ENERGIES, *summary.REDUCED)
+    records = _records(sweep.packs, places, damaged, whole, kept)
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
     epochs = np.array(sorted({record.epoch for record in records}))
@@ -87,16 +84,17 @@ def load_results(
     }
     if spectrum is not None and evaluated_places is not None:
         # A running sweep may have got further since its own records were listed.
-        evaluated = _records(sweep.packs, evaluated_places, damaged, whole)
+        evaluated = _records(sweep.packs, evaluated_places, damaged, whole, kept)
         incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
         if any(c.spectrum.measures for c in configs):
             attributes["left_out"] = named_spectra.LEFT_OUT
     own = _own_measures(workdir, sweep, spectrum)
     rows = MEASURED | own
-    recorded = [name for name in rows if any(name in record.results for record in records)]
+    there = frozenset[str]().union(*(record.names for record in records))
+    recorded = [name for name in rows if name in there]
     # Of what is lazy, only what more follows from is read.
-    read = [name for name in recorded if whole or averaged or name in _DERIVED_FROM]
+    read = [name for name in recorded if whole or averaged or name in derived.ENERGIES]
     measured, coordinates = _measured(records, configs, epochs, {name: rows[name] for name in read})
     coordinates |= _of_members(sweep, configs) | {"epoch": epochs, "sweep": np.full(len(configs), str(workdir))}
     table = VARIABLES | COORDINATES | own
@@ -106,15 +104,24 @@ def load_results(
         attributes | _incomplete(incomplete, damaged),
     )
     if "slope_energy" in ds:
-        ds = ds.assign(_derived(ds, sweep.packs, configs))
+        reduced = () if whole else [_gather(records, name, len(configs), epochs) for name in summary.REDUCED]
+        del records  # which may be large
+        ds = ds.assign(derived.of_energies(ds, configs)).assign(derived.of_measures(ds))
+        ds = ds.assign(derived.of_examples(ds) if whole else derived.of_averages(ds, *reduced))
     if not whole and not averaged and measured:
-        names = [*recorded, *(name for name in summary.UNAVERAGED if name not in recorded)]
-        if "margin" not in recorded:  # there are no other measures than spectra
-            names.remove("plane_label")
-        arrays = on_demand.arrays({name: rows[name] for name in names}, ds, evaluated_places or places, sweep.packs)
-        ds = ds.drop_dims("example").assign(arrays)
-        ds = ds.assign_coords(example=np.arange(ds.sizes["example"]))
+        ds = _on_demand(ds, rows, recorded, evaluated_places or places, sweep.packs)
     return _described(ds, own)
+
+
+def _on_demand(
+    ds: xr.Dataset, rows: Mapping[str, Variable], recorded: list[str], places: Sequence[Place], packs: Sequence[Pack]
+) -> xr.Dataset:
+    """The same with the values of single examples in the place of their averages."""
+    names = [*recorded, *(name for name in summary.UNAVERAGED if name not in recorded)]
+    if "margin" not in recorded:  # there are no other measures than spectra
+        names.remove("plane_label")
+    ds = ds.drop_dims("example").assign(on_demand.arrays({name: rows[name] for name in names}, ds, places, packs))
+    return ds.assign_coords(example=np.arange(ds.sizes["example"]))
 
 
 def _of_members(sweep: Sweep, configs: Sequence[Config]) -> dict[str, np.ndarray]:
@@ -129,14 +136,20 @@ def _of_members(sweep: Sweep, configs: Sequence[Config]) -> dict[str, np.ndarray
     }
 
 
-def _bytes(sweep: Sweep, configs: list[Config], places: Iterable[Place]) -> int:
+def _bytes(configs: list[Config], epochs: int) -> int:
     """Of what was measured around single examples, as a dense array."""
-    epochs = len({epoch for place in places for epoch in stored.recorded_epochs(place)})
     bins = {(c.spectrum.points, c.spectrum.half_width) for c in configs}
     frequency = len(np.unique(np.concatenate([frequencies(*segment) for segment in bins])))
     spectra = sum("frequency" in about.dims for about in MEASURED.values())
     values = spectra * frequency + len(MEASURED) - spectra
     return 4 * len(configs) * epochs * len(SPLITS) * max(c.spectrum.examples for c in configs) * values
+
+
+def _different(workdirs: Sequence[str | os.PathLike]) -> Sequence[str | os.PathLike]:
+    real = [workdir_path(one) for one in workdirs]
+    if twice := [one for one, path in zip(workdirs, real, strict=True) if real.count(path) > 1]:
+        raise InputError(f"--workdir={','.join(map(str, workdirs))}: must be different; {twice[0]} is there twice")
+    return workdirs
 
 
 def _joined(results: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -168,20 +181,31 @@ class _Record(NamedTuple):
     members: list[int]
     epoch: int
     results: Mapping[str, np.ndarray]
+    names: Collection[str]  # of all results, not only those that were read
 
 
-def _records(packs: Iterable[Pack], places: Iterable[Place], damaged: list[str] | None, whole: bool) -> list[_Record]:
-    """Every record of packs, or its averages over examples. Those that are damaged are named in a list, if there is
-    one, and left out."""
+def _records(
+    packs: Iterable[Pack],
+    places: Iterable[Place],
+    damaged: list[str] | None,
+    whole: bool,
+    kept: Sequence[str] | None = None,
+) -> list[_Record]:
+    """Every record of packs, or its averages over examples, maybe only some. Those that are damaged are named in a
+    list, if there is one, and left out."""
     records = []
     for pack, place in zip(packs, places, strict=True):
-        there = {} if whole else summary.read(place)
+        averages = None if whole else summary.Summary(place, kept)
         for epoch in stored.recorded_epochs(place):
             try:
-                results = stored.load_results(place, epoch) if epoch not in there else there[epoch]
-                if not whole:
-                    results = _one_example(results if epoch in there else summary.averaged(results))
-                records.append(_Record(list(pack.members), epoch, results))
+                if averages is None:
+                    results = stored.load_results(place, epoch)
+                    records.append(_Record(list(pack.members), epoch, results, results))
+                else:
+                    if epoch not in averages.found:
+                        averages.add(epoch, stored.load_results(place, epoch))
+                    results = _one_example(averages.found[epoch])
+                    records.append(_Record(list(pack.members), epoch, results, averages.names))
             except CheckpointError:
                 if damaged is None:
                     raise
@@ -191,7 +215,8 @@ def _records(packs: Iterable[Pack], places: Iterable[Place], damaged: list[str] 
 
 def _one_example(averages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Averages with an `example` axis of one."""
-    return {name: values[:, :, None] if values.ndim > 1 else values for name, values in averages.items()}
+    whole = ("finite", *METRICS, *summary.REDUCED)
+    return {name: values if name in whole else values[:, :, None] for name, values in averages.items()}
 
 
 def _unevaluated(
@@ -222,10 +247,11 @@ def _incomplete(missing: str, damaged: list[str] | None) -> dict[str, str]:
 
 
 def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.ndarray) -> np.ndarray:
-    values = np.full((num_members, len(epochs)), np.nan)
+    records = [record for record in records if name in record.results]  # a sweep of an earlier version lacks some
+    shape = records[0].results[name].shape[1:] if records else ()
+    values = np.full((num_members, len(epochs), *shape), np.nan)
     for record in records:
-        if name in record.results:  # a sweep of an earlier version lacks some
-            values[record.members, np.searchsorted(epochs, record.epoch)] = record.results[name]
+        values[record.members, np.searchsorted(epochs, record.epoch)] = record.results[name]
     return values
 
 
@@ -262,45 +288,6 @@ def _measured(
             }
             variables[name][np.ix_(*(where[dim] for dim in dims))] = values
     return variables, coordinates
-
-
-def _derived(ds: xr.Dataset, packs: Iterable[Pack], configs: list[Config]) -> dict[str, Any]:
-    """What follows from the energies, pack by pack, since packs may differ in their bins."""
-    shares, powers, starts, epochs = [], [], np.full((len(configs), 2), -1), ds["epoch"].values
-    for pack in packs:
-        members = list(pack.members)
-        asked, found = configs[members[0]].spectrum, ds[["energy", "slope_energy"]].isel(member=members)
-        own = np.isin(ds["frequency"], frequencies(asked.points, asked.half_width))
-        energy = found["energy"].isel(frequency=own)
-        powers.append(found["energy"].mean("example") / asked.points**2)
-        shares.append(frequency.slope_share(energy, found["slope_energy"], asked.points))
-        ratios = frequency.high_frequency_ratio(energy.sel(split="train")).values
-        for member, ratio in zip(members, ratios, strict=True):
-            starts[member] = online.online_start(ratio, epochs) or -1
-    share = xr.concat(shares, "member").sortby("member")
-    return {
-        "power": xr.concat(powers, "member").sortby("member"),
-        "slope_share": share,
-        "slope_dominated": share > frequency.SLOPE_DOMINATED,
-        **_of_measures(ds),
-        "indicated_start": ("member", starts[:, 0]),
-        "indicated_noticed": ("member", starts[:, 1]),
-    }
-
-
-def _of_measures(ds: xr.Dataset) -> dict[str, xr.DataArray]:
-    """What follows from the measures beside the spectra, of those that are there."""
-    found: dict[str, xr.DataArray] = {}
-    if "noise_energy" in ds:
-        share = frequency.noise_share(ds["residual_energy"], ds["noise_energy"])
-        found |= {"noise_share": share, "noise_dominated": share > frequency.NOISE_DOMINATED}
-    if "margin" in ds:  # of the same examples at all epochs
-        same = ds["margin"].where(~ds["spectrum_resample"])
-        found["area_under_margin"] = memorisation.area_under_margin(same)
-    if "plane_label" in ds:
-        found["reproducibility"] = planes.reproducibility(ds)
-        found["plane_regions"] = planes.plane_regions(ds["plane_label"])
-    return found
 
 
 def _described(ds: xr.Dataset, own: dict[str, Variable]) -> xr.Dataset:

@@ -5,7 +5,7 @@ They are kept only as long as training may need them; what analysis needs is in 
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import IO
 
 import numpy as np
@@ -61,20 +61,28 @@ def read(path: pathlib.Path, place: Place) -> Flat:
     return read_sealed(path, place, int(path.stem))
 
 
-def read_sealed(path: pathlib.Path, place: Place, epoch: int) -> Flat:
-    """Reads what `write_sealed` wrote.
+def read_sealed(path: pathlib.Path, place: Place, epoch: int, names: Container[str] | None = None) -> Flat:
+    """Reads what `write_sealed` wrote, all of it or the arrays of some names.
 
     Raises:
       CheckpointError: it is damaged, or of another sweep, pack or epoch.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files if names is None or name in names or name == _SEAL}
         seal = json.loads(arrays.pop(_SEAL).tobytes())
     except Exception as error:  # What zipfile and numpy raise for damaged data depends on the place of the damage.
         raise sealed.damaged(path, f"is damaged: {sealed.one_line(error)}") from error
     crcs = sealed.check_seal(seal, path, place, epoch)
+    if names is not None:
+        crcs = {name: leaf for name, leaf in crcs.items() if name in names}
     if arrays.keys() != sealed.arrays_of(crcs).keys():
         raise sealed.damaged(path, "is damaged: its seal names other arrays")
     sealed.check_arrays(path, arrays, crcs)
     return {**crcs, **arrays}  # Keeps empty dicts, and the order.
+
+
+def names(path: pathlib.Path) -> set[str]:
+    """Of the arrays in a file."""
+    with np.load(path, allow_pickle=False) as file:
+        return {*file.files} - {_SEAL}

@@ -16,7 +16,7 @@ from test_cli import run_script
 
 def test_results_are_labelled(finished):
     ds = sdd.load_results(finished)
-    sizes = {"member": 4, "epoch": 5, "split": 3, "example": 5, "frequency": 5, "plane": 4, "point": 144}
+    sizes = {"member": 4, "epoch": 5, "split": 3, "example": 5, "frequency": 5, "plane": 4, "point": 144, "score": 6}
     assert dict(ds.sizes) == sizes
     assert list(ds.epoch) == [0, 1, 2, 5, 12]
     assert list(ds.width.values) == [2, 2, 4, 4]
@@ -121,7 +121,7 @@ def test_lazy_results_have_the_same_values(finished, tmp_path, has_summary):
             path.unlink()
     lazy, whole = sdd.load_results(finished, lazy=True), sdd.load_results(finished)
     assert lazy.energy.chunks is not None and whole.energy.chunks is None
-    means = ["power", "slope_share", "noise_share"]  # kept in float32
+    means = ["power", "slope_share", "noise_share", "energy_error"]  # kept in float32
     unread = ["area_under_margin", "reproducibility", "plane_regions", "plane", "point"]
     assert_same_values(lazy.drop_vars(means), whole.drop_vars(means + unread))
     for name in means:
@@ -136,6 +136,8 @@ def test_averaged_results_have_one_example_with_the_mean(finished):
     np.testing.assert_array_equal(averaged.test_error, whole.test_error)
     for name in ("energy", "margin"):
         np.testing.assert_allclose(averaged[name].squeeze("example"), whole[name].mean("example"), rtol=1e-5)
+    np.testing.assert_allclose(averaged.energy_error, whole.energy_error, rtol=1e-5)
+    np.testing.assert_array_equal(averaged.detection, whole.detection)
     ours, theirs = sdd.verdict(averaged), sdd.verdict(whole)
     for name, values in theirs.items():
         np.testing.assert_array_equal(ours[name], values)

@@ -1,6 +1,11 @@
 """Jobs on a real Slurm of two nodes; skipped where it is not installed."""
 
+import os
 import pathlib
+import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +15,11 @@ import slurm as local_slurm
 import spectral_dd as sdd
 from helpers import assert_identical, everything
 from spectral_dd import cli
+from spectral_dd.members import expand
+from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.plan import plan_sweep
+from spectral_dd.planning.prepare import prepare
+from spectral_dd.sweeps import write_sweep
 
 pytestmark = pytest.mark.skipif(bool(local_slurm.missing()), reason=local_slurm.missing())
 
@@ -65,6 +75,38 @@ def release(slurm, job):
     slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
+def come_to_the_time_limit(slurm, job):
+    """Gives a job a time limit that is so near that it is told; then gives it time again."""
+    elapsed = slurm.ask("squeue", "-h", "-j", job, "-o", "%M").split(":")  # minutes and seconds
+    slurm.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={int(elapsed[-2]) + 2}")
+    release(slurm, job)
+    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+
+
+@pytest.fixture(scope="module")
+def failing(slurm, many_records, tmp_path_factory):
+    """A sweep of two packs, of which one cannot be written, and the array that tries to train it beside all else."""
+    run = tmp_path_factory.mktemp("failing") / "run"
+    prepared = prepare(expand(many_records))
+    write_sweep(run, plan_sweep(prepared, Cost(prepared.configs, prepared.datasets), min_packs=2))
+    (run / "packs").mkdir()
+    (run / "packs" / "001").touch()
+    arguments = [f"--workdir={run}", "--tasks=2", "--then=", "--tune=off", *flags_of(many_records)]
+    submitted = [sys.executable, str(SCRIPTS / "submit.py"), *arguments]
+    output = subprocess.run(submitted, check=True, capture_output=True, text=True).stdout
+    return run, re.search(r"train: job (\d+)", output)[1]
+
+
+@pytest.mark.usefixtures("slurm")
+def test_what_slurm_refuses_is_answered_in_its_words(small_axes, tmp_path, capsys):
+    arguments = [f"--workdir={tmp_path}/a/run", "--partition=gpus", *flags_of(small_axes)]
+    assert cli.run_script([str(SCRIPTS / "submit.py"), *arguments]) == 2
+    *_, line = capsys.readouterr().err.splitlines()  # after how far planning is, where that takes long
+    assert line.startswith("submit.py: train: sbatch: error: invalid partition specified: gpus")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("failing")
 def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_axes, tmp_path, capsys):
     evaluate = "--evaluate=--name=long --spectrum_points=16"
     jobs = submit(capsys, tmp_path / "run", "--tasks=4", evaluate, *flags_of(small_axes))
@@ -79,15 +121,21 @@ def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_a
     assert status.spectra == {"long": 4} and status.problems == []
 
 
-def test_a_job_that_is_requeued_and_loses_its_node_ends_bit_identical(slurm, many_records, tmp_path, capsys):
+def test_a_job_requeued_at_its_time_limit_and_without_its_node_ends_bit_identical(
+    slurm, many_records, tmp_path, capsys
+):
     sdd.train(tmp_path / "undisturbed", sdd.sweep(**many_records), tune=False)
     run = tmp_path / "run"
-    job = submit(capsys, run, "--then=", *flags_of(many_records))["train"]
+    job = submit(capsys, run, "--then=", "--save_seconds=119", *flags_of(many_records))["train"]
     slurm.wait_for(lambda: newest(run) > 10, 200)
     slurm.ask("scontrol", "requeue", job)
     release(slurm, job)
     stopped_at = newest(run)
     assert 10 < stopped_at < many_records["epochs"]
+    slurm.wait_for(lambda: newest(run) > stopped_at, 200)
+    come_to_the_time_limit(slurm, job)
+    stopped_at = newest(run)
+    assert stopped_at < many_records["epochs"] and "SIGUSR2: saved" in logs(run)
     slurm.wait_for(lambda: newest(run) > stopped_at, 200)
     node = slurm.ask("squeue", "-h", "-j", job, "-o", "%N")
     slurm.lose(node, job)
@@ -96,3 +144,38 @@ def test_a_job_that_is_requeued_and_loses_its_node_ends_bit_identical(slurm, man
     slurm.wait_for(lambda: slurm.state(job) == "COMPLETED", 200)
     slurm.bring_back(node)
     assert_identical(everything(run), everything(tmp_path / "undisturbed"))
+
+
+def test_processes_of_one_step_share_a_sweep_and_what_is_killed_or_cancelled_is_finished_later(
+    slurm, many_records, tmp_path, capsys
+):
+    run, last = tmp_path / "run", many_records["epochs"]
+    train = [sys.executable, str(SCRIPTS / "train_sweep.py"), f"--workdir={run}", "--tune=off", "--min_packs=2"]
+    train += flags_of(many_records)
+    step = subprocess.Popen(["srun", "-N2", *train], stderr=subprocess.PIPE, text=True)
+    slurm.wait_for(lambda: newest(run) > 10, 200)
+    os.kill(int((run / "packs" / "000" / "lock").read_text().split()[1]), signal.SIGKILL)
+    _, errors = step.communicate(timeout=200)
+    assert step.returncode != 0
+    assert "task 0 of 2 (SLURM_PROCID=0): 1 of 2 packs" in errors and "task 1 of 2" in errors
+    assert newest(run, 0) < last == newest(run, 1)
+
+    job = submit(capsys, run, "--then=", "--min_packs=2", *flags_of(many_records))["train"]
+    killed_at = newest(run)
+    slurm.wait_for(lambda: newest(run) > killed_at, 200)
+    slurm.ask("scancel", job)
+    slurm.wait_for(lambda: slurm.state(job) == "CANCELLED" and not slurm.processes(job), 100)
+    assert newest(run) < last
+    status = sdd.status(run)
+    assert status.members == {"done": 1, "running": 0, "waiting": 1, "failed": 0} and status.problems == []
+
+    assert subprocess.run(["srun", "-N1", *train], capture_output=True).returncode == 0
+    assert sdd.load_results(run).test_error.sel(epoch=last).notnull().all()
+
+
+def test_a_task_that_fails_three_times_is_reported_and_the_others_go_on(slurm, many_records, failing):
+    run, job = failing
+    slurm.wait_for(lambda: slurm.state(f"{job}_1") == "FAILED" and slurm.state(f"{job}_0") == "COMPLETED", 300)
+    assert newest(run, 0) == many_records["epochs"]
+    (problem,) = sdd.status(run).problems
+    assert problem.startswith(f"job {job}_1: failed 3 times, last with status 1 on ")

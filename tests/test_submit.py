@@ -13,6 +13,11 @@ import submitit  # noqa: F401 (here, because it closes the streams of logging, w
 import spectral_dd as sdd
 from spectral_dd import cli, cluster, monitor
 from spectral_dd.errors import InputError
+from spectral_dd.members import expand
+from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.plan import plan_sweep
+from spectral_dd.planning.prepare import prepare
+from spectral_dd.sweeps import write_sweep
 
 SCRIPTS = pathlib.Path(__file__).parent.parent / "experiments"
 
@@ -38,13 +43,38 @@ def test_debug_runs_all_stages_here(small_axes, tmp_path, capsys):
     assert str(sdd.status(tmp_path / "run")).splitlines()[1:] == ["packs: 2 done", "spectra long: 2 of 2 packs"]
 
 
-def test_local_runs_processes_here_and_says_which_failed(small, tmp_path, monkeypatch):
-    """Commands that take a second: what trains is the same as with `debug`, above."""
-    monkeypatch.setattr(cluster, "ATTEMPTS", 1)
-    runs, status = {"a": small, "b": tmp_path / "none"}, str(SCRIPTS / "status.py")
-    stages = [cluster.Stage(name, ((status, f"--workdir={run}"),)) for name, run in runs.items()]
-    lines, failed = cluster.submit(stages, cluster.Resources(), tmp_path / "run", "local")
-    assert (lines[0], failed) == ("a: done", 1) and lines[1].startswith("b: tasks 0 failed ")
+def test_local_runs_processes_here_and_again_those_that_fail(small_axes, tmp_path, capsys):
+    """The costlier pack, which is that of task 0, cannot be written; the other is trained."""
+    run = tmp_path / "run"
+    prepared = prepare(expand(small_axes))
+    write_sweep(run, plan_sweep(prepared, Cost(prepared.configs, prepared.datasets), min_packs=2))
+    (run / "packs").mkdir()
+    (run / "packs" / "001").touch()
+    arguments = [f"--workdir={run}", "--cluster=local", "--tasks=2", "--tune=off", "--then=", *flags_of(small_axes)]
+    assert run_script("submit.py", *arguments) == 1
+    assert f"train: tasks 0 failed 3 times; logs: {run}/jobs\n" in capsys.readouterr().out
+    logs = [path.read_text() for path in run.glob("jobs/*.out")]
+    assert sum("task 1 of 2 (--task_index): 1 of 2 packs" in log for log in logs) == 1
+    assert sum("Not a directory" in log for log in logs) == 3
+    assert sdd.load_results(run).test_error.sel(epoch=12).notnull().sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("here", "place", "processes", "gpus", "visible"),
+    [
+        (None, 1, 1, 0, [None]),
+        ("2,3", 1, 2, 0, ["2,3", "2,3"]),
+        (None, 1, 2, 1, ["2", "3"]),
+        ("GPU-a,GPU-b,GPU-c", 1, 1, 2, ["GPU-c,GPU-a"]),
+    ],
+)
+def test_processes_on_this_host_share_out_the_devices_that_are_visible(
+    monkeypatch, here, place, processes, gpus, visible
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if here is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", here)
+    assert cluster.visible_devices(place, processes, gpus) == visible
 
 
 def test_the_script_is_one_of_bash_with_every_option_and_dependency(tmp_path, capsys):

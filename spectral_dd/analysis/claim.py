@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from spectral_dd.analysis.curves import TOLERANCE, descents, second_descent, statistics
-from spectral_dd.analysis.frequency import by_member, high_frequency_ratio
-from spectral_dd.analysis.online import online_start
+from spectral_dd.analysis.curves import TOLERANCE, descents, second_descent, unfinished
+from spectral_dd.analysis.frequency import by_bins, high_frequency_ratio
+from spectral_dd.analysis.online import online_starts
 from spectral_dd.spectrum import first_high_bin
 
 SPECTRUM = "high_frequency_ratio"
@@ -56,8 +56,8 @@ def training_measures(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
       ValueError: a spectrum has no bin from `first` on, or none below it.
     """
     compute: dict[str, Callable[[xr.Dataset], xr.DataArray]] = {
-        SPECTRUM: lambda train: by_member(train, lambda member: high_frequency_ratio(member["energy"], first)),
-        "residual_ratio": lambda train: by_member(train, lambda member: _residual_ratio(member, first)),
+        SPECTRUM: lambda train: by_bins(train, lambda member: high_frequency_ratio(member["energy"], first)),
+        "residual_ratio": lambda train: by_bins(train, lambda member: _residual_ratio(member, first)),
         "jacobian_ratio": _jacobian_ratio,
         "optimization_variance": lambda train: train["optimization_variance"].mean("example", dtype=np.float64),
         "noisy_fit": lambda train: train["noisy_error"],
@@ -90,10 +90,10 @@ def _jacobian_ratio(train: xr.Dataset) -> xr.DataArray:
 def second_descents(ds: xr.Dataset) -> xr.Dataset:
     """Along `member`: `kind`, as `curves.second_descent` says, or "diverged" or "unfinished"; what `descents` found.
 
-    Unfinished is what `curves.statistics` calls so: the second descent may be still to come.
+    Unfinished is what `curves.unfinished` calls so: the second descent may be still to come.
     """
     found = descents(ds["test_error"])
-    kind = second_descent(found).where(~statistics(ds)["unfinished"], "unfinished")
+    kind = second_descent(found).where(~unfinished(ds), "unfinished")
     return found.assign(kind=kind.where(ds["diverged"] < 0, "diverged"))
 
 
@@ -139,11 +139,6 @@ def _said(curve: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
         came = (curve <= EVENTS[str(curve.name)]) & (curve["epoch"] > 0)
         start = xr.where(came.any("epoch"), came["epoch"][came.argmax("epoch")].drop_vars("epoch"), np.nan)
         return start, xr.full_like(start, np.nan)
-    return xr.apply_ufunc(
-        lambda values: online_start(values, epochs) or (np.nan, np.nan),
-        curve,
-        input_core_dims=[["epoch"]],
-        output_core_dims=[[], []],
-        output_dtypes=[float, float],
-        vectorize=True,
-    )
+    said = online_starts(curve.transpose("member", "epoch").values, epochs).astype(float)
+    start, noticed = (xr.DataArray(one, dims="member", coords=curve["member"].coords) for one in said.T)
+    return start.where(start >= 0), noticed.where(noticed >= 0)

@@ -46,11 +46,16 @@ def groups(ds: xr.Dataset, names: Sequence[str], dim: str = "member") -> list[tu
     Returns (values by name, the members that have them) for each combination that occurs, sorted; all members
     as one group where `names` is empty; nothing where there are no members.
     """
-    keys = list(zip(*(ds[name].values.tolist() for name in names), strict=True)) if names else [()] * ds.sizes[dim]
-    return [
-        (dict(zip(names, key, strict=True)), ds.isel({dim: [i for i, k in enumerate(keys) if k == key]}))
-        for key in sorted(set(keys))
-    ]
+    return [(values, ds.isel({dim: places})) for values, places in group_places(ds, names, dim)]
+
+
+def group_places(ds: xr.Dataset, names: Sequence[str], dim: str = "member") -> list[tuple[dict[str, Any], list[int]]]:
+    """`groups` with the places of the members along `dim`."""
+    found: dict[tuple[Any, ...], list[int]] = {}
+    keys = zip(*(ds[name].values.tolist() for name in names), strict=True) if names else [()] * ds.sizes[dim]
+    for place, key in enumerate(keys):
+        found.setdefault(key, []).append(place)
+    return [(dict(zip(names, key, strict=True)), found[key]) for key in sorted(found)]
 
 
 def setting_names(ds: xr.Dataset) -> list[str]:
@@ -72,17 +77,19 @@ def smooth(curve: xr.DataArray) -> xr.DataArray:
       curve: (..., epoch).
     """
 
+    ordered = curve.transpose(..., "epoch")
+    values = ordered.values.reshape(-1, ordered.sizes["epoch"]).astype(np.float64)
+    smoothed, own = np.full(values.shape, np.nan), ~np.isnan(values)
+
     # Not pandas' `rolling`: its running sum loses what is small after what is large, and measures span many decades.
     def window_sum(values: np.ndarray) -> np.ndarray:
-        return np.convolve(values, np.ones(WINDOW))[WINDOW // 2 : -(WINDOW // 2)]
+        padded = np.pad(values, [(0, 0), (WINDOW // 2, WINDOW // 2)])
+        return np.sum([padded[:, i : i + values.shape[1]] for i in range(WINDOW)], axis=0)
 
-    def smooth_one(values: np.ndarray) -> np.ndarray:
-        smoothed, own = np.full(len(values), np.nan), ~np.isnan(values)
-        if own.any():
-            smoothed[own] = window_sum(values[own]) / window_sum(np.ones(own.sum()))
-        return smoothed
-
-    return xr.apply_ufunc(smooth_one, curve, input_core_dims=[["epoch"]], output_core_dims=[["epoch"]], vectorize=True)
+    for pattern in np.unique(own, axis=0):  # curves with the same records, at once
+        rows = np.ix_((own == pattern).all(axis=1), pattern)
+        smoothed[rows] = window_sum(values[rows]) / window_sum(np.ones((1, pattern.sum())))
+    return ordered.copy(data=smoothed.reshape(ordered.shape)).transpose(*curve.dims)
 
 
 def interpolation_epoch(train_error: xr.DataArray) -> xr.DataArray:
@@ -116,36 +123,38 @@ def descents(test_error: xr.DataArray) -> xr.Dataset:
     smoothed = smooth(test_error.astype(np.float64)).round(12)
     sizes = ("first_fall", "rise", "fall")
     names = (*sizes, "before_error", "peak_error", "after_error", "before_epoch", "peak_epoch", "after_epoch")
-    values = xr.apply_ufunc(
-        _descents,
-        smoothed,
-        smoothed["epoch"],
-        input_core_dims=[["epoch"], ["epoch"]],
-        output_core_dims=[[]] * len(names),
-        vectorize=True,
-    )
-    return xr.Dataset(dict(zip(names, values, strict=True)))
+    ordered = smoothed.transpose(..., "epoch")
+    flat = ordered.values.reshape(-1, ordered.sizes["epoch"])
+    some = range(0, max(1, len(flat)), _AT_ONCE)
+    values = np.concatenate([_descents(flat[i : i + _AT_ONCE], ordered["epoch"].values) for i in some])
+    of_curves = ordered.isel(epoch=0, drop=True)
+    columns = zip(names, values.T.reshape(-1, *of_curves.shape), strict=True)
+    found = {name: of_curves.copy(data=column) for name, column in columns}
+    return xr.Dataset({name: v.astype(int) if name.endswith("_epoch") else v for name, v in found.items()})
 
 
-def _descents(error: np.ndarray, epochs: np.ndarray) -> tuple[Any, ...]:
-    """`descents` of one curve, (epoch,)."""
-    if np.isnan(error).all():
-        return (np.nan,) * 6 + (-1,) * 3
-    start = np.fmax.accumulate(error)
-    after = np.fmin.accumulate(error[::-1])[::-1]
-    falls_and_rises = np.minimum((start - error)[:, None], error - error[:, None])  # by best before and peak
+# Curves, whose pairs of epochs are compared.
+_AT_ONCE = 256
+
+
+def _descents(error: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+    """`descents` of curves (curve, epoch): (curve, name)."""
+    curve, place = np.arange(len(error)), np.arange(len(epochs))
+    start = np.fmax.accumulate(error, axis=1)
+    after = np.fmin.accumulate(error[:, ::-1], axis=1)[:, ::-1]
+    # By best before and peak.
+    falls_and_rises = np.minimum((start - error)[:, :, None], error[:, None] - error[:, :, None])
     falls_and_rises = np.triu(np.nan_to_num(falls_and_rises))
-    smallest = np.minimum(falls_and_rises.max(axis=0), np.nan_to_num(error - after))
-    peak = int(smallest.argmax())
-    if smallest[peak] <= 0:
-        return (0.0,) * 3 + (np.nan,) * 3 + (-1,) * 3
-    before, last = int(falls_and_rises[:, peak].argmax()), peak + int(np.nanargmin(error[peak:]))
-    first_fall, rise, fall = start[before] - error[before], error[peak] - error[before], error[peak] - error[last]
-    return (
-        *(first_fall, rise, fall),
-        *(error[before], error[peak], error[last]),
-        *(epochs[before], epochs[peak], epochs[last]),
-    )
+    smallest = np.minimum(falls_and_rises.max(axis=1), np.nan_to_num(error - after))
+    peak = smallest.argmax(axis=1)
+    before = falls_and_rises[curve, :, peak].argmax(axis=1)
+    last = np.where((place >= peak[:, None]) & ~np.isnan(error), error, np.inf).argmin(axis=1)
+    at = {"before": error[curve, before], "peak": error[curve, peak], "last": error[curve, last]}
+    sizes = [start[curve, before] - at["before"], at["peak"] - at["before"], at["peak"] - at["last"]]
+    found = np.stack([*sizes, *at.values(), epochs[before], epochs[peak], epochs[last]], axis=1)
+    found[smallest[curve, peak] <= 0] = [0.0] * 3 + [np.nan] * 3 + [-1] * 3
+    found[np.isnan(error).all(axis=1)] = [np.nan] * 6 + [-1] * 3
+    return found
 
 
 def is_double_descent(found: xr.Dataset) -> xr.DataArray:
@@ -191,8 +200,6 @@ def statistics(ds: xr.Dataset) -> xr.Dataset:
     found = descents(ds["test_error"])
     double_descent = is_double_descent(found) & ~diverged
     reached = interpolation_epoch(ds["train_error"])
-    last_epoch = ds["epoch"].where(ds["test_error"].notnull(), -1).max("epoch")
-    wanted = ds["epochs"] if "epochs" in ds.coords else ds["epoch"].max()
     return xr.Dataset(
         {
             "best_error": ds["test_error"].min("epoch").where(~diverged),
@@ -203,10 +210,17 @@ def statistics(ds: xr.Dataset) -> xr.Dataset:
             "interpolation_epoch": reached.where((reached >= 0) & ~diverged),
             "double_descent": double_descent,
             "diverged": diverged,
-            "unfinished": ~diverged & (last_epoch < wanted),
+            "unfinished": unfinished(ds),
         },
         coords=ds["diverged"].coords,
     )
+
+
+def unfinished(ds: xr.Dataset) -> xr.DataArray:
+    """Returns (member,): it neither diverged nor has its last epoch."""
+    last_epoch = ds["epoch"].where(ds["test_error"].notnull(), -1).max("epoch")
+    wanted = ds["epochs"] if "epochs" in ds.coords else ds["epoch"].max()
+    return (ds["diverged"] < 0) & (last_epoch < wanted)
 
 
 def summary(ds: xr.Dataset) -> xr.Dataset:
@@ -224,15 +238,24 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
     found = statistics(ds)
     found["interpolating"] = found["interpolation_epoch"].notnull()
     found["members"] = xr.ones_like(found["diverged"], int)
-    counts = ["members", "interpolating", "double_descent", "diverged", "unfinished"]
-    rows = [
-        members.mean("member")
-        .assign(members[counts].sum("member"))
-        .assign(parameters=members["parameters"].values[0])
-        .assign_coords(values)
-        for values, members in groups(found, [*setting_names(ds), "width"])
-    ]
-    return xr.concat(rows, "row", coords="all")
+    names = [*setting_names(ds), "width"]
+    rows = group_places(found, names)
+    row = np.empty(ds.sizes["member"], int)
+    for number, (_, places) in enumerate(rows):
+        row[places] = number
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(row, values, len(rows))
+
+    table: dict[str, Any] = {"parameters": ds["parameters"].values[[places[0] for _, places in rows]]}
+    for name in ("best_error", "final_error", "final_train_error", "interpolation_epoch", "peak_error", "peak_epoch"):
+        values, there = found[name].values, found[name].notnull().values
+        with np.errstate(invalid="ignore"):
+            table[name] = total(np.where(there, values, 0)) / total(there)
+    for name in ("members", "interpolating", "double_descent", "diverged", "unfinished"):
+        table[name] = total(found[name].values).astype(int)
+    coordinates = {name: ("row", np.array([values[name] for values, _ in rows])) for name in names}
+    return xr.Dataset({name: ("row", values) for name, values in table.items()}, coordinates)
 
 
 def interpolation_width(table: xr.Dataset) -> int | None:

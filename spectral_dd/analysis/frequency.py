@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from spectral_dd.analysis.curves import measured
 from spectral_dd.spectrum import first_high_bin, slope_spectrum
 
 # Share of the raw high-frequency power beyond which it says nothing but the slope.
@@ -91,23 +90,16 @@ def noise_share(residual_energy: xr.DataArray, noise_energy: xr.DataArray) -> xr
     return (noise_energy.mean("example", dtype=np.float64) / residual.where(residual > 0)).rename("noise_share")
 
 
-def energy_error(energy: xr.DataArray) -> xr.DataArray:
-    """Returns (...): relative standard error of the mean over examples of the whole energy, all bins together.
-
-    Args:
-      energy: (..., example, frequency). Examples that are NaN are passed over; fewer than two give NaN.
-    """
-    whole = energy.sum("frequency", skipna=False, dtype=np.float64)
-    error = whole.std("example", ddof=1) / np.sqrt(whole.notnull().sum("example"))
-    mean = whole.mean("example")
-    return (error / mean.where(mean > 0)).rename("energy_error")
-
-
-def by_member(spectra: xr.Dataset, function: Callable[[xr.Dataset], xr.DataArray]) -> xr.DataArray:
+def by_bins(spectra: xr.Dataset, function: Callable[[xr.Dataset], xr.DataArray]) -> xr.DataArray:
     """`function` of each member's spectra in the bins of its own `energy`; `frequency` is the union over members."""
-    results = []
-    for i in range(spectra.sizes["member"]):
-        member = spectra.isel(member=i).reset_coords(drop=True)
-        own = measured(member["energy"], "frequency")
-        results.append(function(member.isel(frequency=own) if own.size else member))
-    return xr.concat(results, spectra["member"])
+    there = spectra["energy"].notnull()
+    there = there.any([dim for dim in there.dims if dim not in ("member", "frequency")])
+    own = there.transpose("member", "frequency").values
+    places, results = [], []
+    for pattern in np.unique(own, axis=0):  # members with the same bins, at once
+        members = np.flatnonzero((own == pattern).all(axis=1))
+        bins = np.flatnonzero(pattern) if pattern.any() else slice(None)
+        places.append(members)
+        results.append(function(spectra.isel(member=members, frequency=bins).reset_coords(drop=True)))
+    order = np.argsort(np.concatenate(places))
+    return xr.concat(results, "member").isel(member=order).assign_coords(member=spectra["member"].values)

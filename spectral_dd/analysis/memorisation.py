@@ -1,33 +1,10 @@
 """How well measures around single examples tell relabelled training examples from the others."""
 
 import numpy as np
-import scipy.integrate
-import scipy.stats
 import xarray as xr
 
-from spectral_dd.analysis.curves import measured
-from spectral_dd.analysis.frequency import by_member, high_frequency_share
-
-
-def detection_auc(scores_relabelled: np.ndarray, scores_clean: np.ndarray) -> float:
-    """Probability that a relabelled example scores higher than a clean one, ties counting half (Mann-Whitney).
-
-    The area under the ROC curve of telling them apart by the score. NaN is left out.
-
-    Args:
-      scores_relabelled: (example,).
-      scores_clean: (example,), another number of them maybe.
-
-    Returns:
-      AUC in [0, 1]; NaN if either has no score.
-    """
-    relabelled = scores_relabelled[~np.isnan(scores_relabelled)]
-    clean = scores_clean[~np.isnan(scores_clean)]
-    if not len(relabelled) or not len(clean):
-        return np.nan
-    # The method is that of the p-value, which is not used: the default is slow for few examples.
-    wins = scipy.stats.mannwhitneyu(relabelled, clean, method="asymptotic").statistic
-    return float(wins / (len(relabelled) * len(clean)))
+from spectral_dd.analysis.detection import SCORES, detection_auc, mean_so_far
+from spectral_dd.analysis.frequency import by_bins, high_frequency_share
 
 
 def area_under_margin(margin: xr.DataArray) -> xr.DataArray:
@@ -43,26 +20,25 @@ def area_under_margin(margin: xr.DataArray) -> xr.DataArray:
     Returns:
       As `margin`: NaN at epochs where it is; the margin itself at a member's first epoch.
     """
-    mean = margin.astype(np.float64).copy(data=np.full(margin.shape, np.nan))
-    for i in range(margin.sizes["member"]):
-        own = margin.isel(member=i)
-        own = own.isel(epoch=measured(own, "epoch")).astype(np.float64)
-        if own.sizes["epoch"] > 1:
-            axis, epochs = own.get_axis_num("epoch"), own["epoch"]
-            area = own.copy(data=scipy.integrate.cumulative_trapezoid(own.values, epochs, axis=axis, initial=0))
-            passed = epochs - epochs[0]
-            own = xr.where(passed > 0, area / passed.where(passed > 0), own)
-        mean.loc[{"member": mean["member"][i], "epoch": own["epoch"]}] = own.transpose(*mean.isel(member=i).dims)
-    return mean.astype(margin.dtype).rename("area_under_margin")
+    ordered = margin.transpose("member", "epoch", ...)
+    values, epochs = ordered.values.astype(np.float64), ordered["epoch"].values
+    own = ~np.isnan(values).all(axis=tuple(range(2, values.ndim)))
+    mean = np.full(values.shape, np.nan)
+    for pattern in np.unique(own, axis=0):  # members with the same records, at once
+        rows = np.ix_((own == pattern).all(axis=1), pattern)
+        if pattern.any():
+            mean[rows] = mean_so_far(values[rows].swapaxes(0, 1), epochs[pattern]).swapaxes(0, 1)
+    found = ordered.copy(data=mean.astype(margin.dtype))
+    return found.transpose(*margin.dims).rename("area_under_margin")
 
 
 def memorisation(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
     """`detection_auc` of what was measured around single examples.
 
     Args:
-      ds: a data set as `load_results` returns it, with `relabelled` (member, split, example), with or without epoch:
-        which examples have a label that noise changed.
-      first: the first high bin, as in `claim.training_measures`.
+      ds: a data set as `load_results` returns it: with `detection`, which is this, or with `relabelled` (member, split,
+        example), with or without epoch: which examples have a label that noise changed.
+      first: the first high bin, as in `claim.training_measures`; another one than by default needs the examples.
 
     Returns:
       (member, epoch), those that `ds` has of `high_frequency_share` (of the energy around an example), `jacobian_norm`,
@@ -72,12 +48,13 @@ def memorisation(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
       against the others of it, because the augmentation must not tell them apart. NaN where there are no relabelled
       examples and for members that diverged; the attribute `note` says so if that is everywhere.
     """
+    if "detection" in ds and (first is None or "relabelled" not in ds):
+        of_default = ds["detection"] if first is None else ds["detection"].drop_sel(score="high_frequency_share")
+        return _with_note(of_default.dropna("score", how="all").to_dataset("score"))
     scores = {name: ds[name] for name in ("jacobian_norm", "loss", "loss_curvature") if name in ds}
     scores |= {f"negative_{name}": -ds[name] for name in ("margin", "area_under_margin") if name in ds}
     if "energy" in ds:
-        scores["high_frequency_share"] = by_member(
-            ds[["energy"]], lambda member: high_frequency_share(member["energy"], first)
-        )
+        scores["high_frequency_share"] = by_bins(ds[["energy"]], lambda own: high_frequency_share(own["energy"], first))
     if "relabelled" not in ds:
         note = "`relabelled` is missing: which examples have a changed label is not known"
         auc = {name: score.isel(split=0, example=0, drop=True) * np.nan for name, score in scores.items()}
@@ -96,7 +73,21 @@ def memorisation(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
             vectorize=True,
         )
 
-    result = xr.Dataset({name: auc_of(score) for name, score in scores.items()}).where(ds["diverged"] < 0)
-    if not any(auc.notnull().any() for auc in result.values()):
-        result.attrs["note"] = "no member has relabelled examples and others that they can be told from"
-    return result
+    return _with_note(xr.Dataset({name: auc_of(score) for name, score in scores.items()}).where(ds["diverged"] < 0))
+
+
+def _with_note(auc: xr.Dataset) -> xr.Dataset:
+    if not any(values.notnull().any() for values in auc.values()):
+        auc.attrs["note"] = "no member has relabelled examples and others that they can be told from"
+    return auc
+
+
+def detection(ds: xr.Dataset) -> xr.DataArray:
+    """`memorisation` as one array, (member, epoch, score), NaN for scores that were not measured."""
+    auc = memorisation(ds)
+    nothing = xr.full_like(ds["test_error"], np.nan)
+    every = [auc.get(name, nothing).transpose("member", "epoch").drop_attrs() for name in SCORES]
+    both = xr.concat(every, xr.DataArray(list(SCORES), dims="score", name="score")).transpose(
+        "member", "epoch", "score"
+    )
+    return both.astype(np.float32)

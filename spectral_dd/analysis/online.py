@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 # A tenth: what `curves.THRESHOLD` is of an error of 30 %. Not fitted to the results of any sweep.
 PROMINENCE = 0.1
@@ -70,7 +71,6 @@ class OnlineStart:
             self.start = Start(self._highest[1], now)
 
 
-# Plain numbers here and below: of ten thousand curves, NumPy's of single values would take minutes.
 _STEP = math.log1p(PROMINENCE)
 
 
@@ -78,17 +78,35 @@ def _is_step(difference: float) -> bool:
     return round(difference - _STEP, 9) >= 0  # a step of exactly the prominence counts
 
 
-def online_start(values: np.ndarray, epochs: np.ndarray) -> Start | None:
-    """What `OnlineStart` has said by the end of a curve.
+def online_starts(values: Float[np.ndarray, "curve record"], epochs: Int[np.ndarray, "record"]) -> np.ndarray:
+    """What `OnlineStart` has said by the end of each curve: the start and when it was noticed, [curve, 2]; -1: nothing.
 
     Args:
-      values: (epoch,), a measure of the training set; NaN and the value at epoch 0 are passed over.
-      epochs: (epoch,), increasing.
-
-    Raises:
-      ValueError: as `OnlineStart`, or `values` and `epochs` differ in length.
+      values: a measure of the training set; what `OnlineStart` passes over is passed over.
+      epochs: increasing.
     """
-    online = OnlineStart()
-    for epoch, value in zip(np.asarray(epochs).tolist(), np.asarray(values).tolist(), strict=True):
-        online.update(epoch, value)
-    return online.start
+    found = np.full((len(values), 2), -1, int)
+    epochs = np.asarray(epochs)
+    if not (np.diff(epochs) > 0).all():
+        raise ValueError(f"epochs={epochs}: must increase")
+    with np.errstate(invalid="ignore"):
+        own = np.isfinite(values) & (values > 0) & (epochs > 0)
+    for pattern in np.unique(own, axis=0):  # curves with the same records, at once
+        curves = np.flatnonzero((own == pattern).all(axis=1))
+        found[curves] = _starts(values[np.ix_(curves, pattern)], epochs[pattern])
+    return found
+
+
+def _starts(values: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+    """`online_starts` of curves that have all records. It follows all of them as `OnlineStart._follow` does one."""
+    found = np.full((len(values), 2), -1, int)
+    lowest, highest, peak = np.full(len(values), np.inf), np.full(len(values), -np.inf), np.zeros(len(values), int)
+    for now in range(WINDOW // 2, len(epochs)):
+        level = np.log(values[:, max(0, now - WINDOW + 1) : now + 1].mean(axis=1))
+        risen, going = np.isfinite(highest), found[:, 0] < 0
+        lowest = np.where(risen, lowest, np.minimum(lowest, level))
+        higher = np.where(risen, level > highest, (level - lowest - _STEP).round(9) >= 0)
+        fallen = going & risen & ~higher & ((highest - level - _STEP).round(9) >= 0)
+        highest, peak = np.where(higher, level, highest), np.where(higher, epochs[now - WINDOW // 2], peak)
+        found[fallen, 0], found[fallen, 1] = peak[fallen], epochs[now]
+    return found

@@ -18,7 +18,7 @@ from spectral_dd.analysis.claim import (
     second_descents,
     training_measures,
 )
-from spectral_dd.analysis.curves import groups, setting_names
+from spectral_dd.analysis.curves import group_places, setting_names
 from spectral_dd.analysis.evidence import FOLLOWS, MIN_SEEDS, POWER, Located, interval, judge, locate, power
 
 MOST_SEEDS = 50
@@ -141,16 +141,16 @@ def verdict(ds: xr.Dataset, first: int | None = None) -> xr.Dataset:
 def by_cell(located: xr.Dataset) -> dict[str, np.ndarray]:
     """Variables (measure, member) as arrays (measure, cell, seed), NaN or False where there is no member."""
     located = located.drop_vars("measure")
-    names = [*setting_names(located), "width"]
-    cells = groups(located.assign_coords(place=("member", np.arange(located.sizes["member"]))), names)
-    seeds = np.unique(located["seed"])
+    cells = group_places(located, [*setting_names(located), "width"])
+    cell = np.empty(located.sizes["member"], int)
+    for number, (_, places) in enumerate(cells):
+        cell[places] = number
+    seeds, column = np.unique(located["seed"], return_inverse=True)
     arrays = {}
     for name, values in located.data_vars.items():
         empty = np.zeros if values.dtype == bool else functools.partial(np.full, fill_value=np.nan)
         array = empty((located.sizes["measure"], len(cells), len(seeds)))
-        for number, (_, members) in enumerate(cells):
-            columns = np.searchsorted(seeds, members["seed"].values)
-            array[:, number, columns] = values.transpose("measure", "member").values[:, members["place"].values]
+        array[:, cell, column] = values.transpose("measure", "member").values
         arrays[str(name)] = array
     return arrays
 

@@ -116,6 +116,20 @@ def fixed_ticks(axis: Any, ticks: Sequence[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def few_ticks(axis: Any, labels: Sequence[str], at_most: int) -> None:
+    """Labels of the cells 0, 1, ... of a heat map, of many only some."""
+    places = np.unique(np.linspace(0, len(labels) - 1, min(at_most, len(labels))).round().astype(int)).tolist()
+    axis.set_ticks(places, [labels[place] for place in places])
+
+
+def heat_map(figure: Figure, ax: Axes, shares: np.ndarray, label: str) -> None:
+    """Draws a matrix of shares, NaN grey, with a colour bar above."""
+    image = ax.imshow(shares, aspect="auto", interpolation="nearest", cmap="viridis")
+    ax.grid(False)
+    ax.set_facecolor("0.75")
+    figure.colorbar(image, ax=ax, label=label, format=percent(), location="top", pad=0.02)
+
+
 def number() -> Formatter:
     """Ticks as plain numbers; a formatter belongs to one axis."""
     return FuncFormatter(lambda x, _: f"{x:g}")

@@ -34,6 +34,14 @@ ERRORS = {
     "best_error": ("best test error", GREEN, "v", "-"),
     "final_train_error": ("final training error", GREY, "s", "--"),
 }
+# Of `curves.summary`, in figures of many settings.
+OVERVIEW = {
+    "final_error": "final test error",
+    "peak_error": "peak test error",
+    "final_train_error": "final training error",
+}
+# So many are drawn each by itself; of more there is an overview, and as many are picked from all over it.
+MOST_SETTINGS = 6
 # Variables of `memorisation.memorisation`: label, colour.
 MEMORISATION = {
     "high_frequency_share": ("high-frequency share", ORANGE),
@@ -56,12 +64,19 @@ def pictures(ds: xr.Dataset, normalisation: spectrum_figures.NormalisationName =
     if spectra:
         means = means.assign(memorisation.memorisation(ds))
     means = means.isel(member=np.flatnonzero(drawable))
-    settings = [
-        Setting(values, members, curves.interpolation_width(curves.summary(members)))
-        for values, members in curves.groups(means, curves.setting_names(ds))
-    ]
-    if not settings:
+    if not means.sizes["member"]:
         return
+    names, table = curves.setting_names(ds), curves.summary(means)
+    found = curves.group_places(means, names)
+    shown: Sequence[int] = range(len(found))
+    if len(found) > MOST_SETTINGS:
+        yield overview_picture(table, names)
+        shown = np.linspace(0, len(found) - 1, MOST_SETTINGS).round().astype(int).tolist()
+    rows = curves.group_places(table, names, "row")
+    settings = [
+        Setting(found[i][0], means.isel(member=found[i][1]), curves.interpolation_width(table.isel(row=rows[i][1])))
+        for i in shown
+    ]
     yield width_picture(settings)
     colours = WidthColours(ds["width"].values)
     for setting in settings:
@@ -81,6 +96,34 @@ def pictures(ds: xr.Dataset, normalisation: spectrum_figures.NormalisationName =
         for name in own:
             if members[name].notnull().any():
                 yield own_picture(trained, colours, name)
+
+
+def overview_picture(table: xr.Dataset, names: Sequence[str]) -> Picture:
+    """Errors of all settings as heat maps, a row a setting and a column a width.
+
+    Args:
+      table: `curves.summary` of all members.
+      names: of the fields that tell settings apart.
+    """
+    rows = curves.group_places(table, names, "row")
+    widths = np.unique(table["width"].values)
+    figure = Figure(figsize=(10.5, 1.5 + min(6.5, 0.2 * len(rows))), layout="constrained")
+    panels = figure.subplots(1, len(OVERVIEW), sharex=True, sharey=True)
+    for ax, (name, label) in zip(panels, OVERVIEW.items(), strict=True):
+        matrix = np.full((len(rows), len(widths)), np.nan)
+        for number, (_, places) in enumerate(rows):
+            columns = np.searchsorted(widths, table["width"].values[places])
+            matrix[number, columns] = table[name].values[places]
+        axes.heat_map(figure, ax, matrix, label)
+        axes.few_ticks(ax.xaxis, [str(width) for width in widths], 8)
+        ax.set_xlabel("width")
+    axes.few_ticks(panels[0].yaxis, [words.describe(values) for values, _ in rows], 30)
+    caption = (
+        f"All {len(rows)} settings, a row each; a cell is the mean over the seeds of one width. {PEAK} Grey: there is "
+        f"none. The figures below show {MOST_SETTINGS} of the settings, evenly picked from the first to the last; a "
+        "data set of some members, ds.isel(member=...), gives a page of its own with report.draw_report."
+    )
+    return Picture("overview", figure, caption)
 
 
 def width_picture(settings: Sequence[Setting]) -> Picture:

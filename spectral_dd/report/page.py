@@ -22,7 +22,7 @@ from spectral_dd.report.figures import pictures
 from spectral_dd.report.picture import INTERPOLATION_THRESHOLD, PEAK, has_spectra
 from spectral_dd.report.spectrum_figures import NormalisationName
 
-NAMED = 10  # Of the members that diverged, at most: of more, their number says enough.
+NAMED = 10  # Of members that diverged, and of thresholds, at most: of more, their number says enough.
 
 
 def draw_report(
@@ -139,15 +139,23 @@ def _facts(ds: xr.Dataset) -> str:
 
 def _table_caption(table: xr.Dataset) -> str:
     """Defines the columns and names the interpolation thresholds."""
-    names = [str(name) for name in table.coords if table[name].dims == ("row",) and name != "width"]
-    thresholds = []
-    for values, rows in curves.groups(table, names, dim="row"):
-        width = curves.interpolation_width(rows)
-        thresholds.append((f"{words.describe(values)}: " if values else "") + (f"width {width}" if width else "none"))
     return (
         "Means over seeds; (n/m): over the n of m members where it happened. Errors are in per cent of the test set; "
         f"the training error is on the labels trained on. Best: the lowest recorded. {PEAK} The second descent starts "
         "there; '-': no double descent. Final: the last recorded. Interpolation epoch: the first recorded one with a "
         f"training error of at most {curves.TOLERANCE:.0%}; '-': never. The {INTERPOLATION_THRESHOLD}, is "
-        f"{'; '.join(thresholds)}."
+        f"{_thresholds(table)}."
     )
+
+
+def _thresholds(table: xr.Dataset) -> str:
+    """The interpolation threshold of each setting, of many settings the smallest and the largest."""
+    names = [str(name) for name in table.coords if table[name].dims == ("row",) and name != "width"]
+    settings = curves.group_places(table, names, "row")
+    found = [curves.interpolation_width(table.isel(row=rows)) for _, rows in settings]
+    if len(settings) <= NAMED:
+        about = [f"{words.describe(values)}: " if values else "" for values, _ in settings]
+        return "; ".join(a + (f"width {width}" if width else "none") for a, width in zip(about, found, strict=True))
+    widths = [width for width in found if width]
+    there = f"width {min(widths)} to {max(widths)} in {len(widths)}" if widths else "none in any"
+    return f"{there} of {len(settings)} settings"

@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from spectral_dd.analysis.online import OnlineStart
+
 NAN = np.nan
 EPOCHS = np.array([0, *sorted({round(10 ** (i / 10)) for i in range(41)})])
 FEW_EPOCHS = [0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20]
@@ -106,3 +108,11 @@ def with_example_measures(ds):
         jacobian_norm=(dims, np.where(np.isnan(loss), NAN, 1.0)),
         relabelled=(("member", "split", "example"), relabelled),
     )
+
+
+def online_start(values, epochs):
+    """What the online detector has said by the end of a curve."""
+    online = OnlineStart()
+    for epoch, value in zip(np.asarray(epochs).tolist(), np.asarray(values).tolist(), strict=True):
+        online.update(epoch, value)
+    return online.start

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import xarray as xr
-from by_hand import EPOCHS, NAN, NO_DESCENT, error_with_peak, make_sweep, planted, tent
+from by_hand import EPOCHS, NAN, NO_DESCENT, error_with_peak, make_sweep, online_start, planted, tent
 
 from spectral_dd.analysis import claim
 from spectral_dd.analysis.claim import SPECTRUM
-from spectral_dd.analysis.online import online_start
 
 
 def test_the_ratio_is_computed_from_the_training_split():

@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 from by_hand import NAN, planted, with_example_measures
 
-from spectral_dd.analysis.memorisation import area_under_margin, detection_auc, memorisation
+from spectral_dd.analysis.detection import detection_auc
+from spectral_dd.analysis.memorisation import area_under_margin, memorisation
 
 
 def test_auc_of_separated_identical_and_tied_scores():

@@ -180,3 +180,18 @@ def test_without_spectra_the_errors_are_drawn():
     absent, empty, silent = ds.drop_dims("example"), ds.isel(example=slice(0)), ds.assign(energy=0 * ds.energy)
     for variant in (absent, empty, silent):
         assert [p.name for p in pictures(variant)] == ["error_against_width", "error_over_epochs"]
+
+
+def test_of_many_settings_there_is_an_overview_and_some_are_drawn():
+    noises = np.round(np.linspace(0, 0.45, 10), 2)
+    ds = make_sweep(widths=(2, 4), seeds=(0,), noises=noises).drop_dims("example")
+    ds = ds.assign(test_error=ds.test_error + 0.1 * ds.label_noise + 0.001 * ds.width)
+    with matplotlib.rc_context(STYLE):
+        figures = {picture.name: picture for picture in pictures(ds)}
+    detailed = [f"error_over_epochs-label-noise-{noise:g}" for noise in noises[[0, 2, 4, 5, 7, 9]]]
+    assert list(figures) == ["overview", "error_against_width", *detailed]
+    final = figures["overview"].figure.axes[0]
+    np.testing.assert_allclose(final.images[0].get_array(), ds.test_error[:, -1].values.reshape(2, 10).T)
+    assert [text.get_text() for text in final.get_yticklabels()] == [f"label noise {noise:g}" for noise in noises]
+    assert [text.get_text() for text in final.get_xticklabels()] == ["2", "4"]
+    assert "All 10 settings, a row each" in figures["overview"].caption
