@@ -10,8 +10,8 @@ from typing import Any
 
 from spectral_dd import strict_json
 
-# The version that is written. Version 1 had parallel lists in the place of packs; the records of version 3 have an array
-# for each result, however small.
+# The version that is written. Version 1 had parallel lists in the place of packs; records of version 3 had an array for
+# each result, however small.
 FORMAT = 4
 # The first one with a checksum, the identity of the sweep, and the ends of packs.
 SEALED = 3

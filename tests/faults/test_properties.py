@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic import known_sweep
 
 import spectral_dd as sdd
-from spectral_dd import padding, strict_json
+from spectral_dd import formats, padding, strict_json
 from spectral_dd.config import FIELDS, Config
 from spectral_dd.errors import InputError
 from spectral_dd.members import expand
@@ -124,7 +124,7 @@ def test_a_sweep_json_changed_anywhere_is_the_same_or_refused(path, value, remov
 
 
 @EXAMPLES
-@given(TEXT | JSON.map(lambda value: json.dumps({"format": 3, "crc": value})) | JSON.map(json.dumps))
+@given(TEXT | JSON.map(lambda value: json.dumps({"format": formats.FORMAT, "crc": value})) | JSON.map(json.dumps))
 def test_any_text_is_no_sweep_in_one_line(tmp_path_factory, text):
     workdir = tmp_path_factory.mktemp("any")
     (workdir / "sweep.json").write_text(text, encoding="utf-8", errors="replace")
