@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -148,9 +148,3 @@ class Compilations:
             f"{len(read)} of {len(all_programs)} programs from the cache in {sum(read):.1f} s, the others compiled in "
             f"{compiling:.1f} s"
         )
-
-
-def once(function: Callable[..., Any], **options: Any) -> Any:
-    """`jax.jit` for a program that runs once: on a CPU compiled in half the time, to slower code."""
-    on_cpu = jax.default_backend() == "cpu"
-    return jax.jit(function, **options, compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None)

@@ -66,7 +66,7 @@ class Family:
 
     def initial_state(self) -> State:
         """The state before the first epoch: each member is drawn at its own width, then padded."""
-        init, wide = devices.once(init_variables, static_argnums=0), self.programs.abstract_variables()
+        init, wide = jax.jit(init_variables, static_argnums=0), self.programs.abstract_variables()
         padded: dict[int, Any] = {}
         x64 = jax.config.read("jax_enable_x64")
 

@@ -143,7 +143,10 @@ def test_a_network_for_which_padding_is_exact_shares_a_pack_and_equals_itself_al
     assert exact_models(configs, {"digits": digits}) == {name}
     family = family_of(configs, digits)
     for config, _, narrow in members_of(family, family.train(family.initial_state(), 0, 3)):
-        _, alone = train_alone(config, digits, initial_variables(config, digits), 3 * config.steps_per_epoch)
+        # Rounded in the same way, because Adam makes steps of what rounding leaves of the gradient of a bias before
+        # BatchNorm, which is 0.
+        steps = 3 * config.steps_per_epoch
+        _, alone = train_alone(config, digits, initial_variables(config, digits), steps, jit=jax.jit)
         assert_trees_close(narrow, alone, 1e-9)
         assert jax.tree.leaves(narrow)[0].dtype == jnp.float64
 

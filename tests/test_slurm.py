@@ -1,5 +1,6 @@
 """Jobs on a real Slurm of two nodes; skipped where it is not installed."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -70,9 +71,18 @@ def logs(workdir):
 
 
 def release(slurm, job):
-    """A requeued job need not wait as long as credentials live."""
+    """A requeued job need not wait as long as credentials live, but until its last run has ended on the node, whose
+    status would else count as that of the next."""
     slurm.wait_for(lambda: slurm.state(job) == "PENDING", 100)
+    slurm.wait_for(lambda: not any(f"slurmstepd: [{job}." in line for line in command_lines()), 60)
     slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def command_lines():
+    """Of all processes of this machine."""
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # It has ended since.
+            yield path.read_text(errors="replace")
 
 
 def come_to_the_time_limit(slurm, job):
@@ -124,6 +134,8 @@ def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_a
 def test_a_job_requeued_at_its_time_limit_and_without_its_node_ends_bit_identical(
     slurm, many_records, tmp_path, capsys
 ):
+    # So long that it is not over before its time limit, which Slurm looks at now and then.
+    many_records = many_records | {"epochs": 12000}
     sdd.train(tmp_path / "undisturbed", sdd.sweep(**many_records), tune=False)
     run = tmp_path / "run"
     job = submit(capsys, run, "--then=", "--save_seconds=119", *flags_of(many_records))["train"]
