@@ -42,9 +42,8 @@ def initial_variables(config, dataset):
     """The first variables of a member, drawn alone."""
     image = np.zeros((1, *dataset.train_images.shape[1:]), config.dtype)
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    variables = fast_jit(build_model(config, dataset.num_classes).init, static_argnames="train")(
-        key, image, train=False
-    )
+    # Not `fast_jit`: a network may draw in float32, whose last bits count.
+    variables = jax.jit(build_model(config, dataset.num_classes).init, static_argnames="train")(key, image, train=False)
     return jax.tree.map(lambda leaf: leaf.astype(config.dtype), variables)
 
 

@@ -46,7 +46,7 @@ def mixed_pack(**static):
     ]  # fmt: skip
 
 
-def train_alone(config, dataset, initial, steps, jit=fast_jit):
+def train_alone(config, dataset, initial, steps):
     """The same network in a plain loop: one model at its own width, optax's own optimisers, a step at a time."""
     model = build_model(config, dataset.num_classes)
     training_set = data.draw(dataset, config)
@@ -54,7 +54,7 @@ def train_alone(config, dataset, initial, steps, jit=fast_jit):
     params, statistics = initial["params"], {k: v for k, v in initial.items() if k != "params"}
     state = optimizer.init(params)
 
-    @jit
+    @fast_jit
     def step(params, statistics, state, key, dropout_key, x, y):
         x = data.augment(key, x, config.shift, config.flip).astype(config.dtype) / 255
 

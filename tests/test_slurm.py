@@ -134,8 +134,8 @@ def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_a
 def test_a_job_requeued_at_its_time_limit_and_without_its_node_ends_bit_identical(
     slurm, many_records, tmp_path, capsys
 ):
-    # So long that it is not over before its time limit, which Slurm looks at now and then.
-    many_records = many_records | {"epochs": 12000}
+    # It is not over before its time limit, which Slurm looks at now and then.
+    many_records = many_records | {"model": "cnn5", "width": 3, "epochs": 2000}
     sdd.train(tmp_path / "undisturbed", sdd.sweep(**many_records), tune=False)
     run = tmp_path / "run"
     job = submit(capsys, run, "--then=", "--save_seconds=119", *flags_of(many_records))["train"]
