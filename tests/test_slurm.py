@@ -1,6 +1,5 @@
 """Jobs on a real Slurm of two nodes; skipped where it is not installed."""
 
-import contextlib
 import os
 import pathlib
 import re
@@ -71,18 +70,10 @@ def logs(workdir):
 
 
 def release(slurm, job):
-    """A requeued job need not wait as long as credentials live, but until its last run has ended on the node, whose
-    status would else count as that of the next."""
+    """A requeued job need not wait as long as credentials live, but past the second in which the one of its last run
+    was revoked: in that one its node refuses it."""
     slurm.wait_for(lambda: slurm.state(job) == "PENDING", 100)
-    slurm.wait_for(lambda: not any(f"slurmstepd: [{job}." in line for line in command_lines()), 60)
-    slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
-
-
-def command_lines():
-    """Of all processes of this machine."""
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # It has ended since.
-            yield path.read_text(errors="replace")
+    slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now+3")
 
 
 def come_to_the_time_limit(slurm, job):
