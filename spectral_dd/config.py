@@ -215,7 +215,12 @@ class Config:
     @classmethod
     def of(cls, **values: Any) -> Self:
         """A member from values by flag name; what is not given has its default."""
-        return cls().replace(**values)
+        return cls._default().replace(**values)
+
+    @classmethod
+    @functools.cache
+    def _default(cls) -> Self:
+        return cls()
 
     def replace(self, **values: Any) -> Self:
         """The same member but for some values, by flag name.

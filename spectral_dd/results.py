@@ -1,5 +1,6 @@
 """Checkpoints -> a labelled data set, and single members back as plain networks."""
 
+import itertools
 import os
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -67,24 +68,23 @@ def load_results(
         spectra = named_spectra.read(workdir, spectrum, sweep)
         configs = [c.replace(**spectra.settings) for c in configs]
         evaluated_places = [spectra.place(workdir, spectrum, i) for i in range(len(sweep.packs))]
-    epochs = np.array(sorted({epoch for place in places for epoch in stored.recorded_epochs(place)}))
-    large = _bytes(configs, len(epochs)) > LAZY_BYTES if lazy is None else lazy
+    listed = [stored.recorded_epochs(place) for place in places]
+    large = _bytes(configs, len({*itertools.chain(*listed)})) > LAZY_BYTES if lazy is None else lazy
     averaged = large if averaged is None else averaged
     whole = not averaged and not large
     kept = None if averaged else (*METRICS, "finite", *derived.ENERGIES, *summary.REDUCED)
-    records = _records(sweep.packs, places, damaged, whole, kept)
+    records = _records(sweep.packs, places, listed, damaged, whole, kept)
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
     epochs = np.array(sorted({record.epoch for record in records}))
     metrics = {name: _gather(records, name, len(configs), epochs) for name in (*METRICS, "finite")}
     broken = metrics.pop("finite") == 0
-    variables: dict[str, Any] = {
-        **metrics,
-        "diverged": np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1),
-    }
+    diverged = np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1)
+    variables: dict[str, Any] = metrics | {"diverged": diverged}
     if spectrum is not None and evaluated_places is not None:
         # A running sweep may have got further since its own records were listed.
-        evaluated = _records(sweep.packs, evaluated_places, damaged, whole, kept)
+        listed = [stored.recorded_epochs(place) for place in evaluated_places]
+        evaluated = _records(sweep.packs, evaluated_places, listed, damaged, whole, kept)
         incomplete = _unevaluated(workdir, spectrum, records, evaluated)
         records = [record for record in evaluated if record.epoch in epochs]
         if any(c.spectrum.measures for c in configs):
@@ -187,16 +187,17 @@ class _Record(NamedTuple):
 def _records(
     packs: Iterable[Pack],
     places: Iterable[Place],
+    listed: Iterable[Sequence[int]],
     damaged: list[str] | None,
     whole: bool,
     kept: Sequence[str] | None = None,
 ) -> list[_Record]:
-    """Every record of packs, or its averages over examples, maybe only some. Those that are damaged are named in a
-    list, if there is one, and left out."""
+    """Every listed record of packs, or its averages over examples, maybe only some. Damaged ones are left out, and named
+    in a list, if there is one."""
     records = []
-    for pack, place in zip(packs, places, strict=True):
+    for pack, place, epochs in zip(packs, places, listed, strict=True):
         averages = None if whole else summary.Summary(place, kept)
-        for epoch in stored.recorded_epochs(place):
+        for epoch in epochs:
             try:
                 if averages is None:
                     results = stored.load_results(place, epoch)
