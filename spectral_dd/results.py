@@ -192,8 +192,8 @@ def _records(
     whole: bool,
     kept: Sequence[str] | None = None,
 ) -> list[_Record]:
-    """Every listed record of packs, or its averages over examples, maybe only some. If there is a list for damaged ones,
-    they are named in it and left out."""
+    """Every listed record of packs, or its averages over examples, maybe only some. If there is a list for damaged
+    ones, they are named in it and left out."""
     records = []
     for pack, place, epochs in zip(packs, places, listed, strict=True):
         averages = None if whole else summary.Summary(place, kept)
