@@ -35,6 +35,9 @@ _KEPT = 2
 # than the disk. A large state is over the limit alone, and waits for the save before it.
 _PENDING_BYTES = 256 * 2**20
 
+# All of the summary is written each time.
+_SUMMARY_SECONDS = 10.0
+
 
 def _orbax_is_quiet(record: logging.LogRecord) -> bool:
     # Orbax reports each step of each save, and each failure with a traceback per thread, through absl's only logger;
@@ -210,9 +213,8 @@ class PackWriter:
         finally:
             self._pending.clear()
             self._thread.shutdown()
-            if not self._summary.is_written:
-                with contextlib.suppress(OSError):
-                    self._summary.write()
+            with contextlib.suppress(OSError):
+                self._summary.write_new()
             self._lock.close()
 
     def _wait(self, pending_bytes: int = -1) -> None:
@@ -249,6 +251,7 @@ class PackWriter:
                     )
                 with contextlib.suppress(OSError):  # It can be made from the records.
                     self._summary.add(epoch, sealed.results_of(record))
+                    self._summary.write_new(every_seconds=_SUMMARY_SECONDS)
             self._drop_states(epoch)
         except Exception as error:  # Whatever it is must reach the training loop under the name of the file.
             self._failed = True

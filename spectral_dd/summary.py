@@ -23,8 +23,6 @@ from spectral_dd.records import METRICS, SPLITS
 from spectral_dd.sweeps import Sweep
 
 Results = Mapping[str, np.ndarray]
-# Each time all of the file is written.
-WRITE_SECONDS = 10.0
 # Of these the mean square is of interest, see `claim.training_measures`.
 ROOT_MEAN_SQUARE = ("jacobian_norm", "logit_norm")
 # What `averaged` takes from the examples beside their means.
@@ -77,23 +75,17 @@ class Summary:
         self.found, self.names = _read(place, names)
         self._before: set[int] | None = None  # recorded epochs that nothing was read of yet
         self._margins: dict[int, np.ndarray] = {}
-        self._written_at, self.is_written = -math.inf, True
+        self._written_at, self._is_new = -math.inf, False
 
     def add(self, epoch: int, results: Results) -> None:
-        """Adds what was recorded at an epoch, in the place of what there was of it. The file is written now and then.
-
-        Raises:
-          OSError: it cannot be written; the one before is still there.
-        """
+        """Adds what was recorded at an epoch, in the place of what there was of it. Nothing is written."""
         area = None
         if "margin" in results:
             self._margins[epoch] = results["margin"]
             area = self._area(epoch)
         self.found[epoch] = averaged(results, area)
         self.names |= results.keys()
-        self.is_written = False
-        if time.monotonic() - self._written_at > WRITE_SECONDS:
-            self.write()
+        self._is_new = True
 
     def _area(self, epoch: int) -> np.ndarray:
         if self._before is None:
@@ -107,15 +99,26 @@ class Summary:
         margins = np.stack([self._margins[one] for one in epochs]).astype(np.float64)
         return detection.mean_so_far(margins, np.array(epochs, float))[-1].astype(np.float32)
 
+    def write_new(self, *, every_seconds: float = 0.0) -> None:
+        """Writes the file if something was added since, and it was not written within so many seconds; raises as
+        `write` does."""
+        if self._is_new and time.monotonic() - self._written_at >= every_seconds:
+            self.write()
+
     def write(self) -> None:
-        """Writes the file; raises as `add` does."""
-        self._written_at, self.is_written = time.monotonic(), True
+        """Writes the file.
+
+        Raises:
+          OSError: it cannot be written; the one before is still there.
+        """
+        self._written_at = time.monotonic()
         arrays: dict[str, Any] = {}
         for name in {name for values in self.found.values() for name in values}:
             epochs = sorted(e for e, values in self.found.items() if name in values)
             arrays[f"{name}.epochs"] = np.array(epochs)
             arrays[name] = np.stack([self.found[e][name] for e in epochs])
         states.write_sealed(_path(self._place), self._place, 0, arrays)
+        self._is_new = False
 
 
 def _path(place: Place) -> pathlib.Path:

@@ -128,6 +128,7 @@ def test_lazy_results_have_the_same_values(finished, tmp_path, has_summary):
         np.testing.assert_allclose(lazy[name], whole[name], rtol=1e-5)
     some = {"member": [2], "epoch": slice(1, 3), "split": 1}
     np.testing.assert_array_equal(lazy.energy.isel(some).values, whole.energy.isel(some).values)
+    assert bool([*finished.glob("packs/*/summary.npz")]) == has_summary  # who reads writes nothing
 
 
 def test_averaged_results_have_one_example_with_the_mean(finished):
