@@ -55,6 +55,11 @@ class _AxisParser(flags.ArgumentParser):
         return f"{self._field.type.__name__}, comma list"  # type: ignore[union-attr]
 
 
+def axis_values(name: str, text: str) -> list[Any]:
+    """The values of a field that the text of its flag names."""
+    return _AxisParser(name).parse(text)
+
+
 def _default_in_training(name: str) -> str:
     default = FIELDS[name].default
     preset = PRESETS[DEFAULT].get(name, default)

@@ -29,6 +29,11 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
+def reason(error: BaseException) -> str:
+    """What code of somebody else raised, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns ' Did you mean X?' for the known name nearest to `name`, or nothing."""
     matches = difflib.get_close_matches(name, list(known), n=1)

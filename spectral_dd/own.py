@@ -12,7 +12,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, reason
 from spectral_dd.files import expanded, workdir_path
 
 
@@ -108,8 +108,7 @@ def _module(flag: str, source: str) -> types.ModuleType:
     try:
         return _import_file(path, _checksum(path)) if source.endswith(".py") else importlib.import_module(source)
     except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{flag}: {source} cannot be imported: {reason}") from error
+        raise InputError(f"{flag}: {source} cannot be imported: {reason(error)}") from error
 
 
 @functools.cache

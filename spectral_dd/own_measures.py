@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from spectral_dd import own
 from spectral_dd.config import FIELDS
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, reason
 from spectral_dd.records import COORDINATES, MEASURED, VARIABLES, Variable
 
 # One function of (f, examples, directions), or several of one file.
@@ -134,8 +134,7 @@ def _check(
     try:
         result = jax.eval_shape(measured, jax.random.key(0), x, v)
     except Exception as error:  # whatever a function of somebody else raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(f"{about}{function.__name__} cannot be traced by JAX: {reason}") from error
+        raise InputError(f"{about}{function.__name__} cannot be traced by JAX: {reason(error)[:300]}") from error
     if getattr(result, "shape", None) != (3,) or jnp.issubdtype(result.dtype, jnp.complexfloating):
         shape = getattr(result, "shape", type(result).__name__)
         raise InputError(

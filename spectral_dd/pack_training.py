@@ -19,7 +19,7 @@ from spectral_dd.files import Place
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs
 from spectral_dd.progress import PackProgress, errors_in_words
 from spectral_dd.records import SPLITS
-from spectral_dd.spectrum import first_high_bin
+from spectral_dd.spectrum import high_frequency_share
 from spectral_dd.sweeps import Lowering
 
 # Epochs are dispatched in so many seconds' worth at a time, so that progress shows and a signal is answered.
@@ -172,11 +172,9 @@ class SecondDescents:
     def update(self, epoch: int, results: dict[str, np.ndarray]) -> None:
         """Takes what was recorded at the next epoch, with or without spectra."""
         if "energy" in results:
-            # As `frequency.high_frequency_ratio`, without what that imports, which takes a second.
+            # `frequency.high_frequency_ratio`, without what that imports, which takes a second.
             power = np.nansum(results["energy"][:, list(SPLITS).index("train")], axis=1, dtype=np.float64)
-            with np.errstate(invalid="ignore"):
-                ratios = power[:, first_high_bin(power.shape[1]) :].sum(axis=1) / power.sum(axis=1)
-            for detector, ratio in zip(self._online, ratios, strict=True):
+            for detector, ratio in zip(self._online, high_frequency_share(power), strict=True):
                 detector.update(epoch, ratio)
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ import tensorstore as ts
 from flax import traverse_util
 
 from spectral_dd import strict_json
-from spectral_dd.errors import CheckpointError, InputError
+from spectral_dd.errors import CheckpointError, InputError, reason
 from spectral_dd.files import Place
 
 Tree = Mapping[str, Any]  # nested dicts of arrays, (member, ...) each
@@ -206,8 +206,7 @@ def to_devices(flat: Flat, abstract: Tree) -> dict[str, Any]:
 
 def one_line(error: BaseException) -> str:
     """What went wrong, without the description of the store that follows it."""
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said}"[:60]
+    return reason(error)[:60]
 
 
 def _open(step: pathlib.Path, names: Iterable[str]) -> dict[str, ts.TensorStore]:

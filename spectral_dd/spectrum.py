@@ -31,6 +31,26 @@ def frequencies(num_points: int, half_width: float) -> np.ndarray:
     return np.arange(num_points // 2 + 1) / (2 * half_width)
 
 
+def high_frequency_share(
+    power: Float[np.ndarray, "... frequency"], first: int | None = None
+) -> Float[np.ndarray, "..."]:
+    """sum_{k >= first} P_k / sum_k P_k, with DC in the lower sum; NaN if that is 0.
+
+    Args:
+      power: bins 0 .. N/2 of a real FFT.
+      first: by default `first_high_bin`.
+
+    Raises:
+      ValueError: there is no bin from `first` on, or none below it.
+    """
+    last = power.shape[-1] - 1
+    first = first_high_bin(last + 1) if first is None else first
+    if not 1 <= first <= last:
+        raise ValueError(f"first={first}: must be a bin from 1 to {last}, the last of this spectrum")
+    whole = power.sum(axis=-1)
+    return power[..., first:].sum(axis=-1) / np.where(whole > 0, whole, np.nan)
+
+
 def first_high_bin(num_bins: int) -> int:
     """Returns k0 = max(1, (num_bins - 1) // 4), the first *high* bin of 0 .. num_bins - 1: a quarter of the Nyquist."""
     return max(1, (num_bins - 1) // 4)

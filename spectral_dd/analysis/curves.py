@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from spectral_dd.analysis.alike import alike
 from spectral_dd.analysis.online import WINDOW
 from spectral_dd.config import FIELDS
 
@@ -58,6 +59,14 @@ def group_places(ds: xr.Dataset, names: Sequence[str], dim: str = "member") -> l
     return [(dict(zip(names, key, strict=True)), found[key]) for key in sorted(found)]
 
 
+def group_numbers(groups: Sequence[tuple[Any, list[int]]]) -> np.ndarray:
+    """The number, in `group_places`, of the group that each place is in."""
+    numbers = np.empty(sum(len(places) for _, places in groups), int)
+    for number, (_, places) in enumerate(groups):
+        numbers[places] = number
+    return numbers
+
+
 def setting_names(ds: xr.Dataset) -> list[str]:
     """Returns what varies beside width and seeds (label noise, size of the training set ...).
 
@@ -86,9 +95,9 @@ def smooth(curve: xr.DataArray) -> xr.DataArray:
         padded = np.pad(values, [(0, 0), (WINDOW // 2, WINDOW // 2)])
         return np.sum([padded[:, i : i + values.shape[1]] for i in range(WINDOW)], axis=0)
 
-    for pattern in np.unique(own, axis=0):  # curves with the same records, at once
-        rows = np.ix_((own == pattern).all(axis=1), pattern)
-        smoothed[rows] = window_sum(values[rows]) / window_sum(np.ones((1, pattern.sum())))
+    for curves, records in alike(own):
+        rows = np.ix_(curves, records)
+        smoothed[rows] = window_sum(values[rows]) / window_sum(np.ones((1, len(records))))
     return ordered.copy(data=smoothed.reshape(ordered.shape)).transpose(*curve.dims)
 
 
@@ -240,9 +249,7 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
     found["members"] = xr.ones_like(found["diverged"], int)
     names = [*setting_names(ds), "width"]
     rows = group_places(found, names)
-    row = np.empty(ds.sizes["member"], int)
-    for number, (_, places) in enumerate(rows):
-        row[places] = number
+    row = group_numbers(rows)
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(row, values, len(rows))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from spectral_dd.spectrum import first_high_bin
+from spectral_dd.spectrum import high_frequency_share
 
 # What relabelled examples are told by, in the order of the dimension `score`.
 SCORES = (
@@ -51,9 +51,7 @@ def detection(
     """
     scores = {name: results[name] for name in ("jacobian_norm", "loss", "loss_curvature") if name in results}
     if "energy" in results:
-        energy = results["energy"]
-        whole, first = energy.sum(axis=-1), first_high_bin(energy.shape[-1])
-        scores["high_frequency_share"] = energy[..., first:].sum(axis=-1) / np.where(whole > 0, whole, np.nan)
+        scores["high_frequency_share"] = high_frequency_share(results["energy"])
     if "margin" in results:
         scores["negative_margin"] = -results["margin"]
     if area_under_margin is not None:

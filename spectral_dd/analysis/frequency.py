@@ -4,11 +4,14 @@ The *high-frequency ratio* is the share of the power, summed over bins, in those
 sum; the power of a bin is the mean over examples (`high_frequency_ratio`).
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
 
+from spectral_dd import spectrum
+from spectral_dd.analysis.alike import alike
 from spectral_dd.spectrum import first_high_bin, slope_spectrum
 
 # Share of the raw high-frequency power beyond which it says nothing but the slope.
@@ -28,13 +31,8 @@ def high_frequency_share(power: xr.DataArray, first: int | None = None) -> xr.Da
     Raises:
       ValueError: there is no bin from `first` on, or none below it.
     """
-    last = power.sizes["frequency"] - 1
-    first = first_high_bin(last + 1) if first is None else first
-    if not 1 <= first <= last:
-        raise ValueError(f"first={first}: must be a bin from 1 to {last}, the last of this spectrum")
-    whole = power.sum("frequency", skipna=False)
-    high = power.isel(frequency=slice(first, None)).sum("frequency", skipna=False)
-    return high / whole.where(whole > 0)
+    share = functools.partial(spectrum.high_frequency_share, first=first)
+    return xr.apply_ufunc(share, power, input_core_dims=[["frequency"]], dask="allowed")
 
 
 def high_frequency_ratio(energy: xr.DataArray, first: int | None = None) -> xr.DataArray:
@@ -96,10 +94,9 @@ def by_bins(spectra: xr.Dataset, function: Callable[[xr.Dataset], xr.DataArray])
     there = there.any([dim for dim in there.dims if dim not in ("member", "frequency")])
     own = there.transpose("member", "frequency").values
     places, results = [], []
-    for pattern in np.unique(own, axis=0):  # members with the same bins, at once
-        members = np.flatnonzero((own == pattern).all(axis=1))
-        bins = np.flatnonzero(pattern) if pattern.any() else slice(None)
+    for members, bins in alike(own):
         places.append(members)
-        results.append(function(spectra.isel(member=members, frequency=bins).reset_coords(drop=True)))
+        frequency = bins if len(bins) else slice(None)
+        results.append(function(spectra.isel(member=members, frequency=frequency).reset_coords(drop=True)))
     order = np.argsort(np.concatenate(places))
     return xr.concat(results, "member").isel(member=order).assign_coords(member=spectra["member"].values)

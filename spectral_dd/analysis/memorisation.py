@@ -3,6 +3,7 @@
 import numpy as np
 import xarray as xr
 
+from spectral_dd.analysis.alike import alike
 from spectral_dd.analysis.detection import SCORES, detection_auc, mean_so_far
 from spectral_dd.analysis.frequency import by_bins, high_frequency_share
 
@@ -24,10 +25,10 @@ def area_under_margin(margin: xr.DataArray) -> xr.DataArray:
     values, epochs = ordered.values.astype(np.float64), ordered["epoch"].values
     own = ~np.isnan(values).all(axis=tuple(range(2, values.ndim)))
     mean = np.full(values.shape, np.nan)
-    for pattern in np.unique(own, axis=0):  # members with the same records, at once
-        rows = np.ix_((own == pattern).all(axis=1), pattern)
-        if pattern.any():
-            mean[rows] = mean_so_far(values[rows].swapaxes(0, 1), epochs[pattern]).swapaxes(0, 1)
+    for members, records in alike(own):
+        if len(records):
+            rows = np.ix_(members, records)
+            mean[rows] = mean_so_far(values[rows].swapaxes(0, 1), epochs[records]).swapaxes(0, 1)
     found = ordered.copy(data=mean.astype(margin.dtype))
     return found.transpose(*margin.dims).rename("area_under_margin")
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from spectral_dd.analysis.alike import alike
+
 # A tenth: what `curves.THRESHOLD` is of an error of 30 %. Not fitted to the results of any sweep.
 PROMINENCE = 0.1
 
@@ -91,9 +93,8 @@ def online_starts(values: Float[np.ndarray, "curve record"], epochs: Int[np.ndar
         raise ValueError(f"epochs={epochs}: must increase")
     with np.errstate(invalid="ignore"):
         own = np.isfinite(values) & (values > 0) & (epochs > 0)
-    for pattern in np.unique(own, axis=0):  # curves with the same records, at once
-        curves = np.flatnonzero((own == pattern).all(axis=1))
-        found[curves] = _starts(values[np.ix_(curves, pattern)], epochs[pattern])
+    for curves, records in alike(own):
+        found[curves] = _starts(values[np.ix_(curves, records)], epochs[records])
     return found
 
 

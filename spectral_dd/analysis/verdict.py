@@ -18,7 +18,7 @@ from spectral_dd.analysis.claim import (
     second_descents,
     training_measures,
 )
-from spectral_dd.analysis.curves import group_places, setting_names
+from spectral_dd.analysis.curves import group_numbers, group_places, setting_names
 from spectral_dd.analysis.evidence import FOLLOWS, MIN_SEEDS, POWER, Located, interval, judge, locate, power
 
 MOST_SEEDS = 50
@@ -142,9 +142,7 @@ def by_cell(located: xr.Dataset) -> dict[str, np.ndarray]:
     """Variables (measure, member) as arrays (measure, cell, seed), NaN or False where there is no member."""
     located = located.drop_vars("measure")
     cells = group_places(located, [*setting_names(located), "width"])
-    cell = np.empty(located.sizes["member"], int)
-    for number, (_, places) in enumerate(cells):
-        cell[places] = number
+    cell = group_numbers(cells)
     seeds, column = np.unique(located["seed"], return_inverse=True)
     arrays = {}
     for name, values in located.data_vars.items():

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from spectral_dd import provenance
+from spectral_dd import cli, provenance
 from spectral_dd.analysis.claim import DESCENDED, ENDED, EVENTS, NEEDS, SPECTRUM, VARIANTS, second_descents
 from spectral_dd.analysis.curves import THRESHOLD, last_recorded
 from spectral_dd.analysis.evidence import FOLLOWS, MIN_SEEDS, NEAR, POWER, RECORDS, SIGNIFICANCE, interval
@@ -166,7 +166,7 @@ def _more_seeds(number: int, command: str) -> str:
     if not provenance.call(command):
         return f"Train it in the same directory with {number} more seeds and extend=True."
     given = dict(flags).get("seed", "0")
-    have = [seed for part in given.split(",") for seed in _range(part)]
+    have = cli.axis_values("seed", given)
     more = [seed for seed in range(number + len(have)) if seed not in have][:number]
     kept = [flag for flag in flags if flag[0] not in ("seed", "task_index", "task_count", "extend")]
     seeds = [("seed", ",".join([given, *map(str, more)])), ("extend", "")]
@@ -180,11 +180,6 @@ def _evaluate(command: str) -> str:
         for verb, flag in (("evaluate_spectrum", ("name", "all")), ("indicate", ("spectrum", "all")))
     )
     return f"This would do: {evaluate} && {indicate}"
-
-
-def _range(text: str) -> range:
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
 
 
 def verdict_cells(verdict: xr.Dataset) -> list[list[str]]:

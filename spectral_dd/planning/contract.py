@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from spectral_dd import models
 from spectral_dd.config import Config
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, reason
 from spectral_dd.training import without_params
 
 EXAMPLES = 3
@@ -29,8 +29,7 @@ def check_network(name: str, width: int, image_shape: tuple[int, ...], num_class
     except InputError:
         raise
     except Exception as error:  # whatever a network of somebody else raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(f"{about}, it cannot be called with images {images.shape}: {reason}") from error
+        raise InputError(f"{about}, it cannot be called with images {images.shape}: {reason(error)[:300]}") from error
     if not jax.tree.leaves(variables.get("params", {})):
         raise InputError(f"{about}, it has no parameters")
     for mode, found in logits.items():
