@@ -1,30 +1,36 @@
 """Everything that wants a real GPU or TPU, in one command of at most ten minutes; writes docs/accelerator-run.md.
 
-Needs no network; PyTorch only for the comparison with it. What was measured is kept in --results after each
-measurement, and the same command goes on where a shorter limit stopped it.
+Needs no network; PyTorch only for the comparison with it. What was measured is kept in --results, section by section,
+and the same command goes on where a shorter limit stopped it.
 
-    python benchmarks/accelerator.py [--minutes=10] [--data_dir=DIR with CIFAR-10 of TFDS]
+    python benchmarks/accelerator.py [--minutes=10] [--section=throughput,...] [--dataset=FILE.npz of CIFAR-10]
     python benchmarks/accelerator.py --toy=true    # small networks and images, on a CPU: only to see that it works
 """
 
+import concurrent.futures
+import functools
 import importlib.util
+import itertools
 import json
 import math
 import pathlib
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import side_by_side  # before JAX takes the memory of a GPU
 from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli, data, devices, files
 from spectral_dd.config import Config
+from spectral_dd.errors import InputError
 from spectral_dd.family import Family
 from spectral_dd.planning import hardware
 from spectral_dd.planning.cost import Cost
@@ -32,12 +38,16 @@ from spectral_dd.programs import lowerings
 from spectral_dd.provenance import provenance
 from spectral_dd.sweeps import Lowering
 
+# Section -> seconds that it takes on an H100, roughly.
+SECTIONS = {"correctness": 60, "bfloat16": 120, "float32": 120, "PyTorch": 180, "spectra": 60, "sweep": 120}
+
 FLAGS = flags.FlagValues()
 own = {"flag_values": FLAGS}
 flags.DEFINE_float("minutes", 10.0, "time limit; what is left is measured by the next call", **own)
+flags.DEFINE_list("section", list(SECTIONS), f"which of {', '.join(SECTIONS)}", **own)
 flags.DEFINE_string("output", "docs/accelerator-run.md", "file to write", **own)
 flags.DEFINE_string("results", None, "what was measured already; by default in the cache directory", **own)
-flags.DEFINE_string("data_dir", None, "where CIFAR-10 is prepared; otherwise the sweep is of random images", **own)
+flags.DEFINE_string("dataset", None, "images of the sweep, as --dataset of train_sweep.py; by default random", **own)
 flags.DEFINE_bool("toy", False, "small networks and images", **own)
 
 BATCH = 128
@@ -50,8 +60,9 @@ class Item(NamedTuple):
 
     section: str
     name: str
-    measure: Callable[[], Any]  # a number or several, for JSON
-    seconds: float  # that it will take, roughly
+    # Compiles or starts a process, beside the other items of its section. What it returns measures, with nothing
+    # beside it: a number or several, for JSON.
+    prepare: Callable[[], Callable[[], Any]]
 
 
 class Size(NamedTuple):
@@ -71,7 +82,14 @@ FULL = Size(
     steps=20,
     repeats=3,
     sweep={"preset": "nakkiran_resnet18", "width": [2, 4, 8, 16], "label_noise": 0.15, "epochs": 4},
-    torch=["Sequential", "HalfPrecision", "Compiled"],
+    torch=[
+        "Sequential",
+        "Sequential channels_last bfloat16",
+        "Sequential channels_last bfloat16 compile",
+        "Sequential channels_last bfloat16 graphs",
+        "Processes channels_last bfloat16",
+        "Vmap",
+    ],
 )
 SMALL = Size(
     cases=[("mlp", 4, 2)],
@@ -104,9 +122,10 @@ def family_of(configs: list[Config], dataset: data.Dataset, lowering: Lowering) 
     return Family(configs, dataset, data.draw_all(configs, {"random": dataset}), lowering=lowering)
 
 
-def candidates(config: Config) -> dict[str, Lowering]:
-    """The lowerings of accelerators, whatever runs this."""
-    return {f"{low.convolution}, {low.at_once or 'all'} at once": low for low in lowerings("gpu", config)}
+def candidates(config: Config, count: int) -> dict[str, Lowering]:
+    """The lowerings of accelerators, whatever runs this, for so many members; no program twice."""
+    found = {f"{low.convolution}, {low.at_once or 'all'} at once": low for low in lowerings("gpu", config)}
+    return {name: low for name, low in found.items() if count > 1 or low.at_once == 1}
 
 
 def correctness(size: Size) -> Iterator[Item]:
@@ -115,6 +134,7 @@ def correctness(size: Size) -> Iterator[Item]:
     dataset = random_images(size.image, size.steps)
     spectra = {"spectrum_examples": 4, "spectrum_points": 8, "spectrum_measures": 0}
     configs = members(model, [width, 2 * width], size, learning_rate=1e-4, **spectra)
+    one_alone = threading.Lock()
 
     def trained(configs: list[Config], lowering: Lowering) -> list[dict[str, np.ndarray]]:
         family = family_of(configs, dataset, lowering)
@@ -122,38 +142,43 @@ def correctness(size: Size) -> Iterator[Item]:
         found = family.evaluate(state) | {"energy": family.probe(state, 0)["energy"]}
         return [{name: values[i] for name, values in found.items()} for i in range(len(configs))]
 
-    alone: list[dict[str, np.ndarray]] = []
+    @functools.cache
+    def alone() -> list[dict[str, np.ndarray]]:
+        return [trained([config], Lowering("lax", 1))[0] for config in configs]
 
-    def difference(lowering: Lowering) -> float:
-        if not alone:
-            alone.extend(trained([config], Lowering("lax", 1))[0] for config in configs)
-        pairs = zip(trained(configs, lowering), alone, strict=True)
+    def difference(lowering: Lowering) -> Callable[[], float]:
+        together = trained(configs, lowering)
+        with one_alone:
+            pairs = list(zip(together, alone(), strict=True))
         relative = [
             np.max(np.abs(ours[name] - theirs[name])) / np.max(np.abs(theirs[name]))
             for ours, theirs in pairs
             for name in ("train_loss", "test_loss", "energy")
         ]
-        return float(np.nanmax(relative))
+        return lambda: float(np.nanmax(relative))
 
-    for name, lowering in candidates(configs[0]).items():
-        yield Item("correctness", name, lambda lowering=lowering: difference(lowering), 30)
+    for name, lowering in candidates(configs[0], len(configs)).items():
+        yield Item("correctness", name, functools.partial(difference, lowering))
 
 
-def throughput(size: Size, chip: hardware.Chip | None) -> Iterator[Item]:
-    """Models x examples a second of a pack by each lowering."""
+def throughput(size: Size, chip: hardware.Chip | None, dtype: str) -> Iterator[Item]:
+    """Models x examples a second of a pack by each lowering; float32 multiplies in TF32, which PyTorch does as well."""
     dataset = random_images(size.image, size.steps)
 
-    def measured(config: Config, count: int, lowering: Lowering) -> dict[str, float | None]:
+    def ready(config: Config, count: int, lowering: Lowering) -> Callable[[], dict[str, float | None]]:
         configs = [config.replace(seed=i) for i in range(count)]
         family = family_of(configs, dataset, lowering)
         state = jax.block_until_ready(family.train(family.initial_state(), 0, 1))
-        times = []
+        return lambda: measured(family, state)
+
+    def measured(family: Family, state: Any) -> dict[str, float | None]:
+        times, count, config = [], len(family.configs), family.config
         for _ in range(size.repeats):
             start = time.perf_counter()
-            state = jax.block_until_ready(family.train(state, 0, 2))
-            times.append((time.perf_counter() - start) / 2)
+            state = jax.block_until_ready(family.train(state, 0, 4))
+            times.append((time.perf_counter() - start) / 4)
         rate = count * size.steps * BATCH / statistics.median(times)
-        flops = Cost(configs, {"random": dataset}).step_flops(config, config.width) / BATCH
+        flops = Cost(family.configs, {"random": dataset}).step_flops(config, config.width) / BATCH
         return {
             "rate": rate,
             "mfu": rate * flops / chip.flops(config) if chip else None,
@@ -161,13 +186,10 @@ def throughput(size: Size, chip: hardware.Chip | None) -> Iterator[Item]:
             "memory": family.programs["training"].memory,
         }
 
-    for dtype in ("bfloat16", "float32"):
-        for model, width, count in size.cases:
-            (config,) = members(model, [width], size, dtype=dtype)
-            for name, lowering in candidates(config).items():
-                label = f"{count} x {model} k={width}, {dtype}, {name}"
-                measure = lambda c=config, n=count, low=lowering: measured(c, n, low)  # noqa: E731
-                yield Item("throughput", label, measure, 20)
+    for model, width, count in size.cases:
+        (config,) = members(model, [width], size, dtype=dtype, matmul_precision="tensorfloat32")
+        for name, lowering in candidates(config, count).items():
+            yield Item(dtype, f"{count} x {model} k={width}, {name}", functools.partial(ready, config, count, lowering))
 
 
 def idle_share(run: Callable[[], Any]) -> float | None:
@@ -194,46 +216,60 @@ def idle_share(run: Callable[[], Any]) -> float | None:
     return 1 - busy / (end - min(spans)[0])
 
 
-def side_by_side_rates(size: Size) -> Iterator[Item]:
-    """PyTorch's training of the same networks, one after another, and both spectra; each in a process of its own."""
-    import side_by_side  # its flags are those of the benchmarks
+def rate_of(program: str, setting: side_by_side.Setting, pieces: int, repeats: int) -> Callable[[], float]:
+    """Starts a contestant; what is returned measures pieces of its work a second, and ends it."""
+    running = side_by_side.Running(program, setting)
 
-    if importlib.util.find_spec("torch") is None or not size.torch:
-        return
-    flags.FLAGS.mark_as_parsed()
-
-    def rate(program: str, setting: Any, pieces: int) -> float:
-        running = side_by_side.Running(program, setting)
+    def measured() -> float:
         try:
-            return pieces * running.rate()
+            return pieces * statistics.median(running.rate() for _ in range(repeats))
         finally:
             running.stop()
 
+    return measured
+
+
+def contestants(size: Size) -> Iterator[Item]:
+    """PyTorch's training of the same networks."""
+    if importlib.util.find_spec("torch") is None:
+        return
     for model, width, count in size.cases:
         setting = side_by_side.Setting(model, [width] * count, size.image)
         pieces = count * BATCH * side_by_side.STEPS_PER_EPOCH
         for name in size.torch:
-            program = f"torch_{'contestants' if name == 'Sequential' else 'accelerated'}.py {name}"
-            label = f"{count} x {model} k={width}, {name}"
-            yield Item("PyTorch", label, lambda p=program, s=setting, n=pieces: rate(p, s, n), 30)
-    model, width, count = size.cases[-1]
-    setting = side_by_side.Setting(model, [width] * count, size.image)
-    pieces = count * side_by_side.EXAMPLES * side_by_side.POINTS
-    programs = {"public code's loop": "torch_contestants.py Spectra", "spectral_dd": "jax_contestants.py OurSpectra"}
-    for name, program in programs.items():
-        yield Item("spectra", f"{count} x {model} k={width}, {name}", lambda p=program: rate(p, setting, pieces), 30)
+            if count > 1 or name.startswith("Sequential"):
+                arguments = (f"torch_contestants.py {name}", setting, pieces, size.repeats)
+                yield Item("PyTorch", f"{count} x {model} k={width}, {name}", functools.partial(rate_of, *arguments))
 
 
-def sweep(size: Size, data_dir: str | None) -> Iterator[Item]:
+def spectra(size: Size) -> Iterator[Item]:
+    """Forward passes a second for spectra, by the public code's loop and by this project."""
+    if importlib.util.find_spec("torch") is None or not size.torch:
+        return
+    for model, width, count in size.cases:
+        setting = side_by_side.Setting(model, [width] * count, size.image)
+        pieces = count * side_by_side.EXAMPLES * side_by_side.POINTS
+        programs = {
+            "public code's loop": "torch_contestants.py Spectra",
+            "the same, compiled": "torch_contestants.py Spectra channels_last compile",
+            "spectral_dd": "jax_contestants.py OurSpectra",
+        }
+        for name, program in programs.items():
+            arguments = (program, setting, pieces, size.repeats)
+            yield Item("spectra", f"{count} x {model} k={width}, {name}", functools.partial(rate_of, *arguments))
+
+
+def sweep(size: Size, dataset: str | None) -> Iterator[Item]:
     """A width sweep as a user runs it."""
 
     def measured() -> dict[str, Any]:
         axes = dict(size.sweep)
-        configs = sdd.sweep(axes.pop("preset"), **axes)
-        given: dict[str, Any] = {"data_dir": data_dir}
-        if not data_dir:
+        preset, given = axes.pop("preset"), {}
+        if dataset:
+            configs = sdd.sweep(preset, dataset=dataset, **axes)
+        else:
             given = {"dataset": random_images(size.image, max(size.steps, 4))}
-            configs = [c.replace(train_size=0) for c in configs]
+            configs = [c.replace(train_size=0) for c in sdd.sweep(preset, **axes)]
         with tempfile.TemporaryDirectory() as directory:
             start = time.perf_counter()
             made = sdd.train(pathlib.Path(directory) / "run", configs, **given)
@@ -243,23 +279,38 @@ def sweep(size: Size, data_dir: str | None) -> Iterator[Item]:
         examples = sum(c.steps * c.batch_size for c in made.configs)
         return {"seconds": seconds, "rate": examples / seconds, "test_error": found}
 
-    yield Item("sweep", f"widths {size.sweep['width']}, {size.sweep['epochs']} epochs", measured, 120)
+    name = f"widths {size.sweep['width']}, {size.sweep['epochs']} epochs, {dataset or 'random images'}"
+    yield Item("sweep", name, lambda: measured)
 
 
 def measure(items: Sequence[Item], path: pathlib.Path, deadline: float) -> dict[str, Any]:
-    """Measures what the results lack, as long as there is time, and keeps each at once."""
+    """Measures what the results lack, section by section as long as there is time, and keeps each at once."""
     results = json.loads(path.read_text()) if path.exists() else {}
-    for item in items:
-        key = f"{item.section}: {item.name}"
-        if key in results or time.monotonic() + item.seconds > deadline:
+    for section, group in itertools.groupby(items, lambda item: item.section):
+        left = [item for item in group if _key(item) not in results]
+        if not left or time.monotonic() + SECTIONS[section] > deadline:
             continue
-        try:
-            results[key] = item.measure()
-        except Exception as error:  # One way to compute that fails is a result too.
-            results[key] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        print(f"{key}: {results[key]}", file=sys.stderr, flush=True)
-        files.write_whole(path, json.dumps(results, indent=1))
+        with concurrent.futures.ThreadPoolExecutor(max(1, side_by_side.CORES // 2)) as threads:
+            prepared = [threads.submit(_or_error, item.prepare) for item in left]
+        for item, ready in zip(left, prepared, strict=True):
+            found = ready.result()
+            results[_key(item)] = _or_error(found) if callable(found) else found
+            print(f"{_key(item)}: {results[_key(item)]}", file=sys.stderr, flush=True)
+            files.write_whole(path, json.dumps(results, indent=1))
     return results
+
+
+def _key(item: Item) -> str:
+    return f"{item.section}: {item.name}"
+
+
+def _or_error(f: Callable[[], Any]) -> Any:
+    """What `f` returns, or its error in a line: one way to compute that fails is a result too."""
+    try:
+        with devices.numerics(x64=False):  # of this thread
+            return f()
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def page(items: Sequence[Item], results: dict[str, Any]) -> str:
@@ -271,39 +322,58 @@ def page(items: Sequence[Item], results: dict[str, Any]) -> str:
         f"`{about['command']}`, {about['date']}, {', '.join(about['devices'])}, "
         f"{', '.join(f'{name} {version}' for name, version in about['versions'].items())}.",
         "",
-        f"Correctness: the largest relative difference of losses and spectra after five steps; at most {TOLERANCE:g} "
-        "is right. Throughput: models x examples a second; mfu: of the data sheet's FLOP/s, useful ones only; idle: "
-        "share of an epoch in which the device runs nothing; memory in bytes.",
-        "",
-        "| what | how | found |",
-        "|---|---|---|",
+        f"*Correctness*: the largest relative difference of losses and spectra after five steps; at most {TOLERANCE:g} "
+        "is right. *bfloat16*, *float32* and *PyTorch*: training, models x examples a second; mfu: of the data "
+        "sheet's FLOP/s, useful ones only; idle: share of an epoch in which the device runs nothing; memory in bytes. "
+        "*Spectra*: forward passes a second.",
     ]
-    for item in items:
-        found = results.get(f"{item.section}: {item.name}", "not measured yet")
-        lines.append(f"| {item.section} | {item.name} | {_written(found)} |")
+    for section, group in itertools.groupby(items, lambda item: item.section):
+        lines += ["", f"## {section[0].upper() + section[1:]}", "", "| what | found |", "|---|---|"]
+        lines += [f"| {item.name} | {_written(results.get(_key(item), 'not measured yet'))} |" for item in group]
     return "\n".join([*lines, ""])
 
 
 def _written(found: Any) -> str:
     if isinstance(found, dict):
         return ", ".join(f"{name} {_written(value)}" for name, value in found.items() if value is not None)
-    return f"{found:,.0f}" if isinstance(found, float | int) and found >= 100 else str(found)[:200]
+    if isinstance(found, float | int):
+        return f"{found:,.0f}" if found >= 100 else f"{found:.3g}"
+    return str(found)[:200]
 
 
-def run(size: Size, path: pathlib.Path, minutes: float, data_dir: str | None = None) -> str:
+def run(
+    size: Size,
+    path: pathlib.Path | None,
+    minutes: float,
+    sections: Sequence[str] = tuple(SECTIONS),
+    dataset: str | None = None,
+) -> str:
     """Measures, and returns the page."""
     devices.set_up()
-    kind = jax.local_devices()[0].device_kind.lower()
-    chip = next((chip for name, chip in hardware.CHIPS.items() if name in kind), None)
+    for section in sections:
+        if section not in SECTIONS:
+            raise InputError(f"--section={section}: must be among {', '.join(SECTIONS)}")
+    kind = jax.local_devices()[0].device_kind
+    # What was measured on one device says nothing of another.
+    path = path or files.cache_directory() / f"accelerator-{kind.replace(' ', '-')}.json"
+    chip = next((chip for name, chip in hardware.CHIPS.items() if name in kind.lower()), None)
     deadline = time.monotonic() + 60 * minutes
-    with devices.numerics(x64=False):
-        items = [*correctness(size), *throughput(size, chip), *side_by_side_rates(size), *sweep(size, data_dir)]
-        return page(items, measure(items, path, deadline))
+    items = [
+        *correctness(size),
+        *throughput(size, chip, "bfloat16"),
+        *throughput(size, chip, "float32"),
+        *contestants(size),
+        *spectra(size),
+        *sweep(size, dataset),
+    ]
+    return page(items, measure([i for i in items if i.section in sections], path, deadline))
 
 
 def main() -> None:
-    kept = files.cache_directory() / f"accelerator{'-toy' * FLAGS.toy}.json"
-    text = run(SMALL if FLAGS.toy else FULL, pathlib.Path(FLAGS.results or kept), FLAGS.minutes, FLAGS.data_dir)
+    toy, path = FLAGS.toy, FLAGS.results and pathlib.Path(FLAGS.results)
+    if toy:
+        path = path or files.cache_directory() / "accelerator-toy.json"
+    text = run(SMALL if toy else FULL, path, FLAGS.minutes, FLAGS.section, FLAGS.dataset)
     files.write_whole(FLAGS.output, text)
 
 
