@@ -40,7 +40,7 @@ def lowerings(platform: str, config: Config) -> list[Lowering]:
     if not models.declared(models.find(config.model), "convolutional"):
         return [Lowering("lax", None), Lowering("lax", 1)]
     packed = Lowering("packed", max(1, FULL_CHANNELS // config.width))
-    return [packed, Lowering("lax", None), Lowering("lax", 1), Lowering("im2col", None)]
+    return [packed, Lowering("lax", None), Lowering("lax", 1)]
 
 
 class Arrays(NamedTuple):
