@@ -178,7 +178,7 @@ def throughput(size: Size, chip: hardware.Chip | None, dtype: str) -> Iterator[I
             state = jax.block_until_ready(family.train(state, 0, 4))
             times.append((time.perf_counter() - start) / 4)
         rate = count * size.steps * BATCH / statistics.median(times)
-        flops = Cost(family.configs, {"random": dataset}).step_flops(config, config.width) / BATCH
+        flops = float(Cost(family.configs, {"random": dataset}).step_flops(config, config.width)) / BATCH
         return {
             "rate": rate,
             "mfu": rate * flops / chip.flops(config) if chip else None,

@@ -42,8 +42,10 @@ def set_up() -> None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    in_time = _ask_for_cpu_devices(cores)
-    count = _count_devices()
+    in_time, platforms = _ask_for_cpu_devices(cores), SETTINGS.jax_platforms
+    if platforms and "cpu" not in platforms.split(","):
+        jax.config.update("jax_platforms", f"{platforms},cpu")  # which plans
+    count = _count_devices(platforms)
     if not in_time and jax.default_backend() == "cpu" and count < cores:
         print(
             f"JAX already uses {count} CPU device{'s' * (count > 1)}; training runs on that, up to {cores / count:.0f} "
@@ -84,12 +86,12 @@ def _ask_for_cpu_devices(count: int) -> bool:
     return True
 
 
-def _count_devices() -> int:
+def _count_devices(platforms: str | None) -> int:
     try:
         return jax.local_device_count()
     except (RuntimeError, AssertionError) as error:  # The second, without a message, if a plugin is not installed.
         reason = str(error).partition("\n")[0] or "JAX finds no such device"
-        raise InputError(f"JAX_PLATFORMS={SETTINGS.jax_platforms or ''}: {reason}") from None
+        raise InputError(f"JAX_PLATFORMS={platforms or ''}: {reason}") from None
 
 
 def check_versions(jaxlib_version: str = jaxlib.__version__) -> None:
