@@ -235,7 +235,7 @@ def two_packs(monkeypatch, small_axes):
             Pack(tuple(i for i, c in enumerate(configs) if c.width == width), lowering, float(width))
             for width in (2, 8)
         ]
-        monkeypatch.setattr(packing, "plan", lambda *args: packing.Plan(packs, apart))
+        monkeypatch.setattr(packing, "plan", lambda *args: packing.Plan(packs, apart, 16.0))
         return sdd.train(workdir, configs, **options)
 
     return train

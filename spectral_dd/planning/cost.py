@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,25 @@ from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.planning.exactness import exact_models
 
-# The cost model: seconds and rates of one device, with convolutions by `im2col`. Fitted on a core of a server CPU to
-# cnn5 at 8x8 and 32x32, widths 1 to 32, which it gives to within a third. Only ratios matter, and not much: a wrong cut
-# costs a compilation or some padding, never a result. Where a sweep is long enough, `tune.py` measures instead.
-COMPILE_SECONDS = 16.0
-STEP_SECONDS = 2e-5
-FLOPS_PER_SECOND = 95e9
-BYTES_PER_SECOND = 65e9
+
+class Rates(NamedTuple):
+    """The cost model: what a compilation takes, a step whatever it does, and FLOPs and bytes a second, of one device.
+
+    Only ratios matter, and not much: a wrong cut costs a compilation or some padding, never a result. Where a sweep is
+    long enough, `tune.py` measures instead.
+    """
+
+    compile_seconds: float
+    step_seconds: float
+    flops: float
+    bytes: float
+
+
+# Fitted on a core of a server CPU, with `im2col`, to cnn5 at 8x8 and 32x32, widths 1 to 32, to within a third.
+CPU = Rates(16.0, 2e-5, 95e9, 65e9)
+# Fitted on an H200, packed and in bfloat16, to resnet18 of widths 4 to 64 and cnn5 of width 8, to within a fifth. Fused
+# programs move fewer bytes than are counted here, so the rate is above the memory's.
+ACCELERATOR = Rates(60.0, 0.0, 989e12, 20e12)
 
 
 class Cost:
@@ -29,7 +42,15 @@ class Cost:
     models the parameters are counted at each width, and FLOPs and bytes follow the parabola through three.
     """
 
-    def __init__(self, configs: Iterable[Config], datasets: dict[str, Dataset]):
+    def __init__(self, configs: Iterable[Config], datasets: dict[str, Dataset], platform: str | None = None):
+        """
+        Args:
+          configs: members.
+          datasets: by name.
+          platform: cpu, gpu or tpu; by default that of JAX.
+        """
+        self._rates = CPU if (platform or jax.default_backend()) == "cpu" else ACCELERATOR
+        self.compile_seconds = self._rates.compile_seconds
         self._configs, self._datasets = list(configs), datasets
         self._widths: dict[str, set[int]] = {}
         for config in self._configs:
@@ -60,7 +81,8 @@ class Cost:
     def step_seconds(self, config: Config, width: int) -> float:
         """Estimated time of a step of the member at a padded width on one device."""
         traffic = 3 * config.batch_size * self._at_width(config.model, config.dataset, width)[1]
-        return STEP_SECONDS + self.step_flops(config, width) / FLOPS_PER_SECOND + traffic / BYTES_PER_SECOND
+        rates = self._rates
+        return rates.step_seconds + self.step_flops(config, width) / rates.flops + traffic / rates.bytes
 
     def _traced_widths(self, model: str) -> tuple[int, ...]:
         """Three widths, or fewer if there are no more."""
@@ -94,6 +116,7 @@ class Cost:
         # Of the platforms, the CPU alone counts what is not compiled.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             one, two = (forward.lower(variables, images(n)).cost_analysis() for n in (1, 2))
+        assert one is not None and two is not None
         # What a second example adds: the rest is work on parameters.
         flops, traffic = (float(two.get(k, 0.0)) - float(one.get(k, 0.0)) for k in ("flops", "bytes accessed"))
         return flops, traffic

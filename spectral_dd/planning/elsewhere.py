@@ -29,7 +29,7 @@ def describe(
             f"--target={hardware.name}: has {hardware.num_devices} devices for {len(prepared.configs)} members; "
             "choose fewer"
         )
-    cost = Cost(prepared.configs, prepared.datasets)
+    cost = Cost(prepared.configs, prepared.datasets, hardware.platform)
     sweep, _ = sweep_for(workdir, prepared, cost, min_packs, extend=extend, target=hardware)
     prepared = prepared.of(sweep.configs)
     jobs = [_job(prepared, sweep, pack, hardware) for pack in sweep.packs]

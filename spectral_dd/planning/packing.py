@@ -13,11 +13,12 @@ import numpy as np
 
 from spectral_dd import models
 from spectral_dd.config import Config
-from spectral_dd.planning.cost import COMPILE_SECONDS
 from spectral_dd.sweeps import Lowering, Pack
 
 
 class StepCost(Protocol):
+    compile_seconds: float
+
     def step_seconds(self, config: Config, width: int) -> float:
         """Time of a step of the member at a padded width on one device."""
 
@@ -25,10 +26,11 @@ class StepCost(Protocol):
 class Plan(NamedTuple):
     packs: list[Pack]
     apart: bool  # as many packs at a time as there are devices, one on each; else each pack on all devices
+    compile_seconds: float  # of each pack
 
     def seconds(self, num_devices: int) -> float:
         """Until the last pack has ended, compilations included."""
-        seconds = [pack.cost + COMPILE_SECONDS for pack in self.packs]
+        seconds = [pack.cost + self.compile_seconds for pack in self.packs]
         by_device = shares(seconds, num_devices if self.apart else 1)
         return max(sum(seconds[pack] for pack in packs) for packs in by_device)
 
@@ -61,7 +63,7 @@ def plan(
         for members in cut(configs, cost, on, min_packs, exact):
             own = [configs[i] for i in members]
             packs.append(Pack(tuple(members), lowering_for(widest(own)), pack_seconds(own, cost, on)))
-        plans.append(Plan(packs, apart))
+        plans.append(Plan(packs, apart, cost.compile_seconds))
     return min(plans, key=lambda plan: plan.seconds(num_devices))
 
 
@@ -125,7 +127,8 @@ def _run_seconds(configs: Sequence[Config], places: Sequence[int], cost: StepCos
     seconds = np.zeros((len(places), len(places)))
     for i in range(len(places) - 1):
         counts = before[i + 1 :] - before[i]
-        seconds[i, i + 1 :] = COMPILE_SECONDS + _longest(counts, -steps, num_devices) * step_seconds[i + 1 :]
+        training = _longest(counts, -steps, num_devices) * step_seconds[i + 1 :]
+        seconds[i, i + 1 :] = cost.compile_seconds + training
     return seconds
 
 

@@ -153,6 +153,7 @@ class TimedCost:
 
     def __init__(self, cost: packing.StepCost, choices: dict[str, Choice]):
         self._cost, self._choices = cost, choices
+        self.compile_seconds = cost.compile_seconds
 
     def step_seconds(self, config: Config, width: int) -> float:
         estimate = self._cost.step_seconds(config, width)
