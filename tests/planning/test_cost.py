@@ -44,7 +44,13 @@ def test_parameters_of_any_width_follow_from_three(model, colours):
 
 @pytest.mark.parametrize(
     ("model", "width", "milliseconds"),
-    [("resnet18", 4, 0.162), ("resnet18", 16, 0.652), ("resnet18", 32, 1.32), ("resnet18", 64, 2.5), ("cnn5", 8, 0.125)],
+    [
+        ("resnet18", 4, 0.162),
+        ("resnet18", 16, 0.652),
+        ("resnet18", 32, 1.32),
+        ("resnet18", 64, 2.5),
+        ("cnn5", 8, 0.125),
+    ],
 )
 def test_steps_on_an_accelerator_take_what_they_took_on_one(model, width, milliseconds, colours):
     """A member's share of a packed step of batch 128 at 32x32 in bfloat16, measured on an H200."""
