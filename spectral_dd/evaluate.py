@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from spectral_dd import checkpoint, devices, launcher, models, named_spectra, own_measures, progress, stored
 from spectral_dd.data import Dataset
-from spectral_dd.errors import InputError, Interrupted
+from spectral_dd.errors import InputError, Interrupted, counted
 from spectral_dd.family import Family
 from spectral_dd.files import Place
 from spectral_dd.planning import fit, packing
@@ -77,7 +77,7 @@ def evaluate_spectra(
         described = own_measures.described(c.measure for c in configs)
         spectra = named_spectra.settle(workdir, name, sweep, settings, described)
         if task.source:
-            print(f"{task}: {len(mine) or 'none'} of {len(sweep.packs)} packs", file=sys.stderr)
+            print(f"{task}: {len(mine) or 'none'} of {counted(len(sweep.packs), 'pack')}", file=sys.stderr)
         with devices.Compilations() as compilations, progress.stop_signals(lambda: "evaluating") as stop_signal:
             for number in mine:
                 source, target = sweep.place(workdir, number), spectra.place(workdir, name, number)
