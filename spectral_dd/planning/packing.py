@@ -7,7 +7,7 @@ member in it costs as much as its widest; dynamic programming finds the cheapest
 import collections
 import itertools
 from collections.abc import Callable, Container, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from spectral_dd.sweeps import Lowering, Pack
 class StepCost(Protocol):
     compile_seconds: float
 
-    def step_seconds(self, config: Config, width: int) -> float:
-        """Time of a step of the member at a padded width on one device."""
+    def step_seconds(self, config: Config, width: int, members: Any = 1) -> Any:
+        """Time of a step of the member at a padded width, its share of it if so many are on one device."""
 
 
 class Plan(NamedTuple):
@@ -123,12 +123,11 @@ def _run_seconds(configs: Sequence[Config], places: Sequence[int], cost: StepCos
     of_kind = np.zeros((len(configs) + 1, len(steps)), int)
     np.add.at(of_kind, (np.arange(1, len(configs) + 1), kind), 1)
     before = of_kind.cumsum(axis=0)[list(places)]  # members of each number of steps before each place
-    step_seconds = np.array([0.0] + [cost.step_seconds(configs[p - 1], configs[p - 1].width) for p in places[1:]])
     seconds = np.zeros((len(places), len(places)))
-    for i in range(len(places) - 1):
-        counts = before[i + 1 :] - before[i]
-        training = _longest(counts, -steps, num_devices) * step_seconds[i + 1 :]
-        seconds[i, i + 1 :] = cost.compile_seconds + training
+    for j in range(1, len(places)):
+        counts, config = before[j] - before[:j], configs[places[j] - 1]
+        step_seconds = cost.step_seconds(config, config.width, -(-counts.sum(axis=1) // num_devices))
+        seconds[:j, j] = cost.compile_seconds + _longest(counts, -steps, num_devices) * step_seconds
     return seconds
 
 
@@ -150,7 +149,7 @@ def pack_seconds(configs: Sequence[Config], cost: StepCost, num_devices: int) ->
     steps = sorted((c.steps for c in configs), reverse=True)
     busiest = sum(steps[:: min(num_devices, len(steps))])
     config = widest(configs)
-    return busiest * cost.step_seconds(config, config.width)
+    return busiest * cost.step_seconds(config, config.width, -(-len(configs) // num_devices))
 
 
 def widest(configs: Sequence[Config]) -> Config:

@@ -14,7 +14,7 @@ class Quadratic:
     compile_seconds = 16.0
 
     @staticmethod
-    def step_seconds(config, width):
+    def step_seconds(config, width, members=1):
         return width**2 / 600 * (10 if config.model == "mlp" else 1)
 
 
