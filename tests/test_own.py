@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import spectral_dd as sdd
-from helpers import family_of, initial_variables, members_of
+from helpers import family_of, fast_programs, initial_variables, members_of
 from spectral_dd import cli, models, own
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
@@ -38,6 +38,12 @@ class Plain(nn.Module):
 namespace = {"__name__": __name__}
 exec(SOURCE, namespace)
 Plain = namespace["Plain"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast():
+    with fast_programs():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from spectral_dd.config import Config
 from spectral_dd.models import build_model
 from test_family import BATCH, mixed_pack
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
+
 
 def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, random_variables, x64):
     family = family_of(mixed_pack(model=SHORT_CNN, dtype="float64", spectrum_points=8, spectrum_directions=2), digits)
