@@ -22,6 +22,11 @@ FAST = {"xla_backend_optimization_level": 0}
 fast_jit = functools.partial(jax.jit, compiler_options=FAST)
 
 
+@functools.partial(fast_jit, static_argnums=0)
+def logits_of(model, variables, images):
+    return model.apply(variables, images, train=False)
+
+
 @contextlib.contextmanager
 def fast_programs():
     """The programs of families as with `fast_jit`; what draws their first variables stays as it is."""

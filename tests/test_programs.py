@@ -94,7 +94,8 @@ devices.set_up()
 here = jax.local_devices()
 outcomes = []
 for on in here, here[:1]:
-    family = family_of(members(9), load_dataset("digits"), on)
+    nine = [config.replace(width=2 + config.width % 2) for config in members(9)]
+    family = family_of(nine, load_dataset("digits"), on)
     state = family.train(family.initial_state(), 0, 2)
     outcomes.append((family.to_host(state), family.evaluate(state)))
     print(len(on), Program(family.programs["training"].call.as_text()).collectives())

@@ -191,23 +191,28 @@ def test_directions_towards_others_have_norm_one_and_end_there(x64):
     assert np.isnan(spectrum.directions_towards(x, x[:, None])).all()
 
 
-def changes(f, half_width=0.5, num_points=128):
+def changes(f, half_width=0.5):
     """Label changes along the first axis of the plane."""
-    x, v = np.zeros((1, 2), np.float32), np.array([[[1, 0]]], np.float32)
-    return line_spectra(f, x, v, num_points=num_points, half_width=half_width).label_changes
+    x, v = jnp.zeros((1, 2)), jnp.array([[[1.0, 0]]])
+    return spectrum.line_spectra(f, x, v, num_points=128, half_width=half_width).label_changes
 
 
 def test_label_changes_of_two_classes_that_a_line_divides():
     """None or one for a linear network, 2k for each unit of length where the logits cross as sin(2 pi k t) does."""
-    for threshold, expected in ((0.1, 1), (0.7, 0)):
-        assert changes(lambda x, at=threshold: jnp.stack([x[:, 0] - at, at - x[:, 0]], axis=1)) == expected
+
+    @fast_jit
+    def of_a_linear_network(at):
+        return changes(lambda x: jnp.stack([x[:, 0] - at, at - x[:, 0]], axis=1))
+
+    @fast_jit
+    def of_a_wave(k, half_width):
+        return changes(lambda x: jnp.stack([jnp.sin(2 * jnp.pi * k * x[:, 0] + 2), 0 * x[:, 0]], axis=1), half_width)
+
+    assert (of_a_linear_network(0.1), of_a_linear_network(0.7)) == (1, 0)
     for k in (1, 3, 10):
         for half_width in (0.5, 1.0):
-            found = changes(
-                lambda x, k=k: jnp.stack([jnp.sin(2 * jnp.pi * k * x[:, 0] + 2), 0 * x[:, 0]], axis=1), half_width
-            )
-            assert found == 2 * k * 2 * half_width
+            assert of_a_wave(k, half_width) == 2 * k * 2 * half_width
 
 
 def test_label_changes_of_a_diverged_network_are_nan():
-    assert np.isnan(changes(lambda x: x * jnp.nan))
+    assert jnp.isnan(changes(lambda x: x * jnp.nan))
