@@ -9,6 +9,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 import spectral_dd as sdd
 from spectral_dd import cli
