@@ -140,14 +140,14 @@ class ShortVGG(VGG):
 
 @pytest.mark.parametrize("model", [ShortResNet, ShortVGG])
 def test_float64_of_the_deep_networks(digits, large_digits, x64, fast_compile, model):
-    """Residual sums, strides, biases and dropout, every kind of layer once, and convolutions that compile fast; a tenth
-    of the rates, since deeper networks amplify more."""
+    """Residual sums, strides, biases and dropout, every kind of layer once; a tenth of the rates, since deeper networks
+    amplify more."""
     dataset = large_digits if model is ShortVGG else digits
     small = [
         c.replace(learning_rate=c.learning_rate / 10, train_size=16 + 8 * i)
         for i, c in enumerate(mixed_pack(model=models.register(model), dtype="float64")[:2])
     ]
-    family = family_of(small, dataset, lowering=Lowering("lax", 1))
+    family = family_of(small, dataset)
     starts = [*members_of(family, family.initial_state())]
     trained = members_of(family, family.train(family.initial_state(), 0, 5))
     for (config, wide, narrow), (_, _, start) in zip(trained, starts, strict=True):
