@@ -4,6 +4,7 @@ A contestant is a class that is made from a `Setting` and options, and whose `wo
 Each runs in a process of its own, and they work in turn, so that whatever else the machine does hits all alike.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -105,7 +106,11 @@ class Running:
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "ready":
             raise RuntimeError(f"{shlex.join(command)} could not start")
-        self.times = max(1, round(SECONDS.value / self.seconds(1)))
+
+    @functools.cached_property
+    def times(self) -> int:
+        """How often it works in one measurement; asked for when nothing runs beside it."""
+        return max(1, round(SECONDS.value / self.seconds(1)))
 
     def seconds(self, times: int) -> float:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -1,7 +1,7 @@
 """The verdict's table of known answers: how often it is right on simulated sweeps. The tests have a short version.
 
 Second descents of the test error with known peaks, and measures that follow them or know nothing of the member, at the
-records of the digits preset (400 epochs) and of the paper's (1000). Ten minutes on a core.
+records of the digits preset (400 epochs) and of the paper's (1000). Three minutes on a core.
 
     python benchmarks/verdict.py [--simulations=2000]
 """

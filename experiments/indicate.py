@@ -3,8 +3,8 @@
 Prints the answer first, in one sentence: yes, no, or that this sweep could not have told, with the command that would
 do; then a table of the measures of the training set, what yes and no mean, and details. Seconds.
 
-    python experiments/train_sweep.py --workdir=runs/seeds --width=8,32 --seed=0,1,2,3,4 --label_noise=0,0.15
-    python experiments/indicate.py --workdir=runs/seeds
+    python experiments/train_sweep.py --workdir=runs/question --width=16,32 --seed=0,1,2,3,4 --label_noise=0.15
+    python experiments/indicate.py --workdir=runs/question
 """
 
 import textwrap

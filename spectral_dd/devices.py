@@ -44,7 +44,7 @@ def set_up() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     in_time, platforms = _ask_for_cpu_devices(cores), SETTINGS.jax_platforms
     if platforms and "cpu" not in platforms.split(","):
-        jax.config.update("jax_platforms", f"{platforms},cpu")  # which plans
+        jax.config.update("jax_platforms", f"{platforms},cpu")  # where planning counts FLOPs
     count = _count_devices(platforms)
     if not in_time and jax.default_backend() == "cpu" and count < cores:
         print(

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 from flax import linen as nn
 
 from spectral_dd import checkpoint, devices, launcher, models, named_spectra, own_measures, progress, stored
@@ -14,8 +13,7 @@ from spectral_dd.data import Dataset
 from spectral_dd.errors import InputError, Interrupted, counted
 from spectral_dd.family import Family
 from spectral_dd.files import Place
-from spectral_dd.planning import fit, packing
-from spectral_dd.planning.cost import Cost
+from spectral_dd.planning import packing
 from spectral_dd.planning.prepare import Prepared, prepare
 from spectral_dd.sweeps import Pack, read_sweep
 
@@ -46,7 +44,8 @@ def evaluate_spectra(
         trains.
 
     Raises:
-      InputError: DIR holds no sweep, the settings cannot work, or DIR has spectra of that name with others.
+      InputError: DIR holds no sweep, the settings cannot work or need more memory than a device has, or DIR has
+        spectra of that name with others.
       Interrupted: a signal came; what is evaluated is saved.
     """
     task = launcher.this_task(task_index, task_count)
@@ -71,9 +70,10 @@ def evaluate_spectra(
         if any(c.spectrum.measures for c in configs):
             print(f"--name={name}: {named_spectra.LEFT_OUT}", file=sys.stderr)
         mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
-        cost = Cost(configs, prepared.datasets)
-        for number in mine:
-            fit.fitting(prepared, sweep.packs[number], jax.local_devices(), cost, names=("spectra",))
+        if not named_spectra.are_settled(workdir, name):
+            widest = max(mine, key=lambda number: packing.widest(sweep.members(sweep.packs[number])).width, default=0)
+            with progress.going_on(lambda: "compiling: spectra"):
+                _family(sweep.packs[widest], prepared).programs["spectra"]  # before anything is written
         described = own_measures.described(c.measure for c in configs)
         spectra = named_spectra.settle(workdir, name, sweep, settings, described)
         if task.source:
@@ -97,9 +97,7 @@ def _evaluate_pack(
     recorded = stored.recorded_epochs(source)
     if all(e in stored.recorded_epochs(target) and stored.is_intact(target, e) for e in recorded):
         return
-    members = pack.members
-    draws = [prepared.draws[i] for i in members]
-    family = Family([prepared.configs[i] for i in members], prepared.dataset(members[0]), draws)
+    family = _family(pack, prepared)
     abstract = family.abstract_tree()["variables"]
     with checkpoint.PackWriter(target) as writer:
         writer.set_aside_damaged(every_byte=True)
@@ -109,3 +107,8 @@ def _evaluate_pack(
                 raise Interrupted(f"{name}: what is evaluated is saved; the same command goes on from there", number)
             state = family.load_variables(stored.load_variables(source, epoch, abstract))
             writer.record(epoch, {}, family.probe(state, epoch))
+
+
+def _family(pack: Pack, prepared: Prepared) -> Family:
+    draws = [prepared.draws[i] for i in pack.members]
+    return Family([prepared.configs[i] for i in pack.members], prepared.dataset(pack.members[0]), draws)

@@ -38,6 +38,15 @@ class NamedSpectra:
         return files.Place(files.pack_directory(_directory(workdir, name), number), self.identity, number)
 
 
+def are_settled(workdir: str | os.PathLike, name: str) -> bool:
+    """Whether there are settings of that name.
+
+    Raises:
+      InputError: it is no name.
+    """
+    return (_directory(workdir, name) / "settings.json").exists()
+
+
 def settle(
     workdir: str | os.PathLike,
     name: str,

@@ -33,7 +33,7 @@ def lowerings(platform: str, config: Config) -> list[Lowering]:
     """The lowerings that are worth timing on a platform, the usual choice first.
 
     On a CPU one member after another, on each core, beats batched products over members (benchmarks/). For the others
-    docs/accelerators.md has what their compilers say.
+    docs/accelerators.md has what one GPU did and what compilers say.
     """
     if platform == "cpu":
         return [Lowering("winograd", 1), Lowering("im2col", 1)]

@@ -12,6 +12,7 @@ import numpy as np
 from spectral_dd import models
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
+from spectral_dd.errors import InputError
 from spectral_dd.planning.exactness import exact_models
 from spectral_dd.programs import lowerings
 
@@ -94,7 +95,8 @@ class Cost:
         rates = self._rates
         own = self.step_flops(config, width) / rates.flops + traffic / rates.bytes
         at_once = self._at_once(config.model, width)
-        together = members if at_once is None else np.minimum(members, at_once)
+        # They are computed in groups of equal size.
+        together = members if at_once is None else members / np.ceil(members / at_once)
         shared = rates.step_seconds + rates.array_seconds * self._arrays(config.model, config.dataset)
         return shared / together + own
 
@@ -127,8 +129,14 @@ class Cost:
     def _trace(self, model: str, dataset: str, width: int) -> tuple[float, float]:
         network, variables, images = self._abstract(model, dataset, width)
         forward = jax.jit(lambda variables, x: network.apply(variables, x, train=False))
+        try:
+            (cpu, *_) = jax.local_devices(backend="cpu")
+        except RuntimeError:  # JAX ran before `devices.set_up`
+            raise InputError(
+                f"JAX_PLATFORMS={jax.config.read('jax_platforms')}: planning needs the CPU as well; add ',cpu'"
+            ) from None
         # Of the platforms, the CPU alone counts what is not compiled.
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        with jax.default_device(cpu):
             one, two = (forward.lower(variables, images(n)).cost_analysis() for n in (1, 2))
         assert one is not None and two is not None
         # What a second example adds: the rest is work on parameters.

@@ -25,14 +25,7 @@ def program_names(prepared: Prepared, pack: Pack) -> tuple[str, ...]:
     return "training", "evaluation", "spectra", *measured
 
 
-def fitting(
-    prepared: Prepared,
-    pack: Pack,
-    on: Sequence[jax.Device],
-    cost: Cost,
-    limit: int | None = None,
-    names: Sequence[str] | None = None,
-) -> Lowering:
+def fitting(prepared: Prepared, pack: Pack, on: Sequence[jax.Device], cost: Cost, limit: int | None = None) -> Lowering:
     """The lowering of a pack with as many members at once as fit.
 
     A program holds no more than its arguments and what it moves, so a pack for which both are less than a device has
@@ -44,7 +37,6 @@ def fitting(
       on: the devices that it is spread over.
       cost: of a step.
       limit: bytes that a device may use; by default what it has.
-      names: of the programs that must fit; by default all that the pack needs. The first decides.
 
     Raises:
       InputError: not even one member of one of its programs fits.
@@ -55,7 +47,11 @@ def fitting(
     on_each = -(-len(configs) // len(on))
     at_once = min(pack.lowering.at_once or on_each, on_each)
     widest = packing.widest(configs)
-    moved = at_once * cost.step_bytes(widest, EVALUATION_BATCH)
+    spectrum = widest.spectrum
+    # A segment goes through the network whole.
+    moved = at_once * cost.step_bytes(widest, max(EVALUATION_BATCH, spectrum.points))
+    outputs = 3 * spectrum.examples * spectrum.directions * spectrum.points * dataset.num_classes
+    moved += 2 * at_once * outputs * np.dtype(widest.param_dtype).itemsize
     # Parameters, two moments and the gradient.
     of_state = 4 * on_each * cost.parameters(widest) * np.dtype(widest.param_dtype).itemsize
     images = dataset.train_images.nbytes + dataset.test_images.nbytes + dataset.test_labels.nbytes
@@ -64,5 +60,6 @@ def fitting(
         return pack.lowering
     shapes = host_arrays(configs, dataset, draws)[0].shapes()
     programs = Programs(configs, dataset.num_classes, shapes, on, lowering=pack.lowering, memory_limit=limit)
-    fits, *_ = (programs[name].at_once for name in names or program_names(prepared, pack))
+    compiled = {name: programs[name] for name in program_names(prepared, pack)}
+    fits = compiled["training"].at_once
     return pack.lowering if fits == at_once else dataclasses.replace(pack.lowering, at_once=fits)

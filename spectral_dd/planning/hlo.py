@@ -122,15 +122,15 @@ class Program:
         return found
 
     def _trips(self, loop: Instruction) -> int | None:
-        """How often a loop runs: as the compiler says, or up to a constant that its condition compares a counter to;
-        None where that is known when it runs only."""
+        """How often a loop runs: as the compiler says, or up to a constant that its condition compares a counter to,
+        which counts from 0 in ones; None where that is known when it runs only."""
         if found := _TRIPS.search(loop.attributes):
             return int(found[1])
         condition = self._computations[self._called(loop, "condition")]
         root = next(i for i in condition.values() if i.is_root)
         if root.opcode == "compare" and "direction=LT" in root.attributes:
             limit = condition[root.operands[1]]
-            if limit.opcode == "constant":
+            if limit.opcode == "constant" and re.match(r"[su]\d+\[\]", limit.shape):
                 return int(limit.attributes)
         return None
 

@@ -59,6 +59,7 @@ class Choice:
 
     lowerings: dict[int, Lowering]  # the fastest, by width
     seconds: dict[int, float]  # of a step of a member with it, by width
+    members: dict[int, int]  # that were timed on a device, by width
 
 
 def tune(
@@ -98,9 +99,10 @@ def tune(
                 known[lowering] = seconds
         if known:
             fastest = min(known, key=lambda lowering: known[lowering])
-            choice = found.setdefault(group_of(widest), Choice({}, {}))
+            choice = found.setdefault(group_of(widest), Choice({}, {}, {}))
             choice.lowerings[widest.width] = fastest
             choice.seconds[widest.width] = known[fastest]
+            choice.members[widest.width] = 1 if fastest.at_once == 1 else members
     return found
 
 
@@ -162,6 +164,5 @@ class TimedCost:
         if choice is None:
             return estimate
         widths = sorted(choice.seconds)
-        ratios = [choice.seconds[w] / self._cost.step_seconds(config, w, members) for w in widths]
-        weights = [np.interp(math.log(width), np.log(widths), one) for one in np.eye(len(widths))]
-        return estimate * np.exp(sum(weight * np.log(ratio) for weight, ratio in zip(weights, ratios, strict=True)))
+        ratios = [choice.seconds[w] / self._cost.step_seconds(config, w, choice.members[w]) for w in widths]
+        return estimate * float(np.exp(np.interp(math.log(width), np.log(widths), np.log(ratios))))

@@ -71,7 +71,9 @@ def test_estimates_are_corrected_by_what_was_timed_and_interpolated_between(cost
         return cost.step_seconds(config, width)
 
     # Twice the estimate at width 2, eight times at width 8: four times half-way on the logarithmic scale.
-    choice = tune.Choice({2: Lowering("im2col", 1), 8: Lowering("lax", 1)}, {2: 2 * step(2), 8: 8 * step(8)})
+    choice = tune.Choice(
+        {2: Lowering("im2col", 1), 8: Lowering("lax", 1)}, {2: 2 * step(2), 8: 8 * step(8)}, {2: 1, 8: 1}
+    )
     choices = {tune.group_of(config): choice}
     timed = tune.TimedCost(cost, choices)
     for width, factor in ((1, 2), (2, 2), (4, 4), (8, 8), (64, 8)):
@@ -82,11 +84,24 @@ def test_estimates_are_corrected_by_what_was_timed_and_interpolated_between(cost
         assert tune.lowering_for(choices, "cpu", config.replace(width=width)).convolution == convolution
 
 
+def test_members_that_were_timed_together_say_what_one_alone_takes(datasets):
+    """On an accelerator, where what members share is most of a step."""
+    cost, config = Cost(CONFIGS, datasets, "gpu"), CONFIGS[0].replace(width=4)
+    timed_together = tune.Choice({4: Lowering("packed", 16)}, {4: 2 * cost.step_seconds(config, 4, 16)}, {4: 16})
+    timed = tune.TimedCost(cost, {tune.group_of(config): timed_together})
+    for members in (1, 16, 64):
+        assert timed.step_seconds(config, 4, members) == pytest.approx(2 * cost.step_seconds(config, 4, members))
+
+
 def test_packs_follow_timed_steps(cost):
     config = CONFIGS[0].replace(epochs=1000)
     configs = [config.replace(width=w) for w in (2, 3)]
     assert packing.cut(configs, cost) == [[0, 1]]
     # Were width 3 a million times slower, width 2 would not wait for it.
     seconds = {w: cost.step_seconds(config, w) * factor for w, factor in ((2, 1), (3, 1e6))}
-    choices = {tune.group_of(config): tune.Choice(dict.fromkeys(seconds, Lowering("im2col", 1)), seconds)}
+    choices = {
+        tune.group_of(config): tune.Choice(
+            dict.fromkeys(seconds, Lowering("im2col", 1)), seconds, dict.fromkeys(seconds, 1)
+        )
+    }
     assert packing.cut(configs, tune.TimedCost(cost, choices)) == [[0], [1]]
