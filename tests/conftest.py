@@ -9,7 +9,7 @@ from spectral_dd.files import cache_directory
 os.environ |= {
     "JAX_NUM_CPU_DEVICES": "4",
     "JAX_PLATFORMS": "cpu",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "xla"))
 
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import spectral_dd as sdd
+from helpers import SHORT_CNN, fast_programs
 from packs import record_pack
 from spectral_dd.data import load_dataset
 from spectral_dd.members import expand
@@ -25,9 +26,21 @@ from spectral_dd.members import expand
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items):
+    """Jobs mostly wait for Slurm: they come first, so that other tests run beside them."""
+    items.sort(key=lambda item: item.path.name != "test_slurm.py")
+
+
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def fast_compile():
+    """For tests of what programs compute, to a tolerance."""
+    with fast_programs():
         yield
 
 
@@ -70,6 +83,7 @@ def pack(recorded_pack, tmp_path):
 def axes():
     """Four small networks with convolutions, all measures, a few records."""
     return {
+        "model": SHORT_CNN,
         "width": [2, 4],
         "seed": [0, 1],
         "train_size": 96,

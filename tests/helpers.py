@@ -1,10 +1,12 @@
 """What several test modules need: families, sweeps, and what they recorded."""
 
+import contextlib
 import functools
 
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 
 from spectral_dd import models, padding, stored
 from spectral_dd.data import draw_all
@@ -16,7 +18,22 @@ from spectral_dd.sweeps import read_sweep
 
 # `jax.jit` that compiles in half the time, for programs that run once. Not where last bits matter: the largest of some
 # entries, computed twice, may differ from itself.
-fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+FAST = {"xla_backend_optimization_level": 0}
+fast_jit = functools.partial(jax.jit, compiler_options=FAST)
+
+
+@functools.partial(fast_jit, static_argnums=0)
+def logits_of(model, variables, images):
+    return model.apply(variables, images, train=False)
+
+
+@contextlib.contextmanager
+def fast_programs():
+    """The programs of families as with `fast_jit`; what draws their first variables stays as it is."""
+    compile_it = jax.stages.Lowered.compile
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jax.stages.Lowered, "compile", functools.partialmethod(compile_it, compiler_options=FAST))
+        yield
 
 
 class ShortCNN(Network):
@@ -42,9 +59,13 @@ def initial_variables(config, dataset):
     """The first variables of a member, drawn alone."""
     image = np.zeros((1, *dataset.train_images.shape[1:]), config.dtype)
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    # Not `fast_jit`: a network may draw in float32, whose last bits count.
-    variables = jax.jit(build_model(config, dataset.num_classes).init, static_argnames="train")(key, image, train=False)
-    return jax.tree.map(lambda leaf: leaf.astype(config.dtype), variables)
+    model = build_model(config, dataset.num_classes)
+
+    @jax.jit  # Not `fast_jit`: a network may draw in float32, whose last bits count.
+    def draw(key, image):
+        return jax.tree.map(lambda leaf: leaf.astype(config.dtype), model.init(key, image, train=False))
+
+    return draw(key, image)
 
 
 def members_of(family, state):

@@ -9,6 +9,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 import spectral_dd as sdd
 from spectral_dd import cli
@@ -93,6 +94,7 @@ def test_a_wheel_holds_every_package_and_the_scripts():
     assert listed == sorted({"spectral_dd", "spectral_dd.experiments", *rooms})
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_a_table_of_members_trains_as_a_sweep_and_says_what_comes_next(tmp_path, small_axes, capsys):
     (tmp_path / "members.csv").write_text("width,learning_rate\n2,0.01\n3,0.001\n")
     axes = {name: values for name, values in small_axes.items() if name != "width"} | {"seed": 0, "epochs": 1}
@@ -104,6 +106,7 @@ def test_a_table_of_members_trains_as_a_sweep_and_says_what_comes_next(tmp_path,
     assert ds.test_error.notnull().all()
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_the_scripts_evaluate_spectra_draw_a_report_and_answer(small, tmp_path, capsys):
     shutil.copytree(small, tmp_path / "run")
     workdir = f"--workdir={tmp_path / 'run'}"

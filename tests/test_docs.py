@@ -47,6 +47,7 @@ def test_what_make_does_in_the_documentation_is_in_the_makefile():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.usefixtures("fast_compile")
 def test_the_snippets_and_then_the_commands_of_a_page_work(page, tmp_path, monkeypatch, capsys):
     tiny = {"model": "mlp", "train_size": 64, "batch_size": 32, "epochs": 100, "spectrum_examples": 0}
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import spectral_dd as sdd
-from helpers import family_of, initial_variables, members_of
+from helpers import family_of, fast_programs, initial_variables, logits_of, members_of
 from spectral_dd import cli, models, own
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
@@ -38,6 +38,12 @@ class Plain(nn.Module):
 namespace = {"__name__": __name__}
 exec(SOURCE, namespace)
 Plain = namespace["Plain"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast():
+    with fast_programs():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,7 @@ def test_members_are_trained_in_packs_of_their_own_width_and_read_back(trained, 
     assert ds.dataset.values[0] == "signals" and ds.train_size.values[0] == 60
     for member in (0, 1):
         model, variables = sdd.load_member(trained, member, model=Plain)
-        logits = model.apply(variables, signals.test_images, train=False)
+        logits = logits_of(model, variables, signals.test_images)
         wrong = np.mean(np.argmax(logits, axis=1) != signals.test_labels)
         np.testing.assert_allclose(wrong, ds.test_error.sel(member=member, epoch=2), atol=1.5 / 30)
         assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == ds.parameters[member]
@@ -91,7 +97,7 @@ def test_spectra_are_those_of_the_function_at_every_point(trained, signals):
         v = np.stack([jax.random.normal(jax.random.fold_in(key, i), (x[0].size,)) for i in range(4)])
         v = (v / np.linalg.norm(v, axis=1, keepdims=True)).reshape(x.shape)
         outputs = np.stack(
-            [model.apply(variables, x + t * v, train=False) for t in (-0.5 + np.arange(8) / 8).astype(np.float32)]
+            [logits_of(model, variables, x + t * v) for t in (-0.5 + np.arange(8) / 8).astype(np.float32)]
         )
         expected = np.mean(np.abs(np.fft.rfft(outputs.astype(np.float64), axis=0)) ** 2, axis=2).T
         found = ds.energy.sel(member=member).values

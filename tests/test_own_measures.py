@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import spectral_dd as sdd
+from helpers import fast_programs
 from spectral_dd import own_measures
 from spectral_dd.errors import InputError
 from spectral_dd.planning.prepare import prepare
@@ -45,6 +46,12 @@ def python(f, examples, directions):
 number = 3
 unnamed = lambda f, examples, directions: f(examples).max(axis=-1)
 '''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast():
+    with fast_programs():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,21 @@
 """What is measured around a member is what the plain network alone gives."""
 
-import flax.linen as nn
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.special import log_softmax
 
-from helpers import SHORT_CNN, family_of, fast_jit, members_of
+from helpers import SHORT_CNN, family_of, fast_jit, logits_of, members_of
 from spectral_dd import data, measures, padding, probe, records, spectrum
 from spectral_dd.config import Config
 from spectral_dd.models import build_model
-from test_family import BATCH, mixed_pack
+from test_family import BATCH, epoch_order, mixed_pack
+
+pytestmark = pytest.mark.usefixtures("fast_compile")
 
 
 def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, random_variables, x64):
@@ -22,6 +26,14 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, random_vari
     state = family.load_variables(jax.tree.map(lambda *members: np.stack(members), *drawn))
     metrics = family.evaluate(family.initial_state()._replace(variables=state.variables))
     spectra = family.probe(state, 0)
+    segment = {"num_points": 8, "half_width": 0.5}
+
+    @fast_jit
+    def points_of_planes(corners):
+        x, v = (a.reshape(-1, 8, 8, 1) for a in measures.plane_segments(corners, 12, **segment))  # in two parts each
+        return 255 * spectrum.points_on_segments(x, v, spectrum.offsets(**segment)).reshape(-1, 8, 8, 1)
+
+    on_planes = points_of_planes(digits.test_images[probe.planes(digits)] / 255)
     for i, (config, _, variables) in enumerate(members_of(family, state)):
         model = build_model(config, 10)
         own = data.draw(digits, config)
@@ -29,12 +41,12 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, random_vari
         def plain(images, m=model, v=variables):
             return m.apply(v, jnp.float64(images) / 255, train=False)
 
-        logits = fast_jit(plain)
-
         def loss(z, labels):
-            return -np.mean(np.asarray(nn.log_softmax(z))[np.arange(len(labels)), labels])
+            return -np.mean(log_softmax(z, axis=1)[np.arange(len(labels)), labels])
 
-        z, z_test = (np.asarray(logits(x)) for x in (digits.train_images[own.index], digits.test_images))
+        images = np.concatenate([digits.train_images[own.index], digits.test_images, on_planes])
+        z = np.asarray(fast_jit(plain)(images))
+        z, z_test, z_planes = np.split(z, np.cumsum([len(own.index), len(digits.test_images)]))
         wrong = z.argmax(1) != own.labels
         expected = {
             "train_loss": loss(z, own.labels),
@@ -57,7 +69,6 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, random_vari
 
         relabelled = own.index[own.relabelled][:4]
         seed = jax.random.fold_in(jax.random.key(config.seed), 1)
-        segment = {"num_points": 8, "half_width": 0.5}
         test_order = data.draw(digits, config).test_order[:4]
         tests = digits.test_images[test_order]
         examples = (digits.train_images[own.index[:4]], digits.train_images[relabelled], tests)
@@ -68,13 +79,15 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, random_vari
                 assert all(np.isnan(values[i, s]).all() for name, values in spectra.items() if name != "plane_label")
             if s != (1, 0, 2)[i]:  # a split of each member: every plain network compiles anew
                 continue
-            x, n = jnp.asarray(x / 255), len(x)
-            v = spectrum.random_directions(jax.random.fold_in(seed, s), 2, x)
+            x, n = x / 255, len(x)
 
             @fast_jit
-            def alone(x, v, u, f=plain, segment=segment):
+            def alone(x, seed, s, f=plain):
                 def network(x):
                     return f(255 * x)
+
+                v = spectrum.random_directions(jax.random.fold_in(seed, s), 2, x)
+                u = measures.orthonormal_directions(jax.random.fold_in(seed, 4), 4, 64, x.dtype)
 
                 z, products = measures.output_products(network, x)
                 shifted = x + 0.05 / 8 * v[:, 0]  # a twentieth of the distance of points
@@ -87,12 +100,12 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, random_vari
                     "noise_energy": measures.rounding_energy(nearby, "hann"),
                 }
 
-            z, expected = alone(x, v, measures.orthonormal_directions(jax.random.fold_in(seed, 4), 4, 64, x.dtype))
+            z, expected = alone(x, seed, s)
             z, y, places = np.asarray(z), labels[s], (own.index[:4], relabelled, None)[s]
             expected |= {
                 "logit_norm": np.linalg.norm(z, axis=1),
                 "loss": [loss(z[[i]], y[[i]]) for i in range(n)],
-                "margin": measures.margin(z, y),
+                "margin": fast_jit(measures.margin)(z, y),
                 "relabelled": relabels[s],
                 "label": y,
                 "true_label": digits.test_labels[test_order] if s == 2 else digits.train_labels[places],
@@ -104,10 +117,7 @@ def test_metrics_and_spectra_are_those_of_the_plain_networks(digits, random_vari
                 assert np.isnan(spectra[name][i, s, n:]).all()
             assert expected.keys() | {"plane_label"} == spectra.keys()
             assert spectra.keys() | {"optimization_variance"} == records.MEASURED.keys()  # which needs an optimiser
-        corners = jnp.asarray(digits.test_images[probe.planes(digits)] / 255)
-        x, v = (a.reshape(-1, 8, 8, 1) for a in measures.plane_segments(corners, 12, **segment))  # in two parts each
-        on_planes = logits(255 * spectrum.points_on_segments(x, v, spectrum.offsets(**segment)).reshape(-1, 8, 8, 1))
-        labels = on_planes.argmax(axis=1).reshape(4, 12, 16)[:, :, :12]
+        labels = z_planes.argmax(axis=1).reshape(4, 12, 16)[:, :, :12]
         np.testing.assert_array_equal(spectra["plane_label"][i], labels.reshape(4, 144))
 
 
@@ -123,20 +133,23 @@ def test_optimization_variance_is_over_single_steps_of_the_plain_network(digits,
     model, params = family.model, jax.tree.map(lambda leaf: leaf[0], state.variables["params"])
     own = data.draw(digits, config)
     tests = digits.test_images[own.test_order[:4]]
+
+    @fast_jit
+    def updated(params, x, y):
+        def loss(params):
+            z = model.apply({"params": params}, jnp.float64(x) / 255, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
+
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))
+
     logits = []
     for i in range(7):
         seed = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), config.epochs + i)
         order_key, augment_key, _ = jax.random.split(seed, 3)
-        batch = np.asarray(data.epoch_order(order_key, 40, 40))[:BATCH]
+        batch = np.asarray(epoch_order(order_key, 40, 40))[:BATCH]
         x = data.augment(jax.random.fold_in(augment_key, 0), digits.train_images[own.index[batch]], 1, False)
-        x = jnp.float64(x) / 255
-
-        def loss(params, x=x, y=own.labels[batch]):
-            z = model.apply({"params": params}, x, train=True)
-            return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
-
-        updated = jax.tree.map(lambda p, g: p - 0.1 * g, params, fast_jit(jax.grad(loss))(params))
-        logits.append(model.apply({"params": updated}, tests / 255, train=False))
+        after = updated(params, x, own.labels[batch])
+        logits.append(logits_of(model, {"params": after}, tests / 255))
     np.testing.assert_allclose(found[2], measures.optimization_variance(jnp.stack(logits)), rtol=1e-9)
     assert np.isnan(found[1]).all()
 
@@ -201,12 +214,16 @@ def test_augmented_spectra_are_around_augmented_examples_of_the_training_split_a
 
     seed = jax.random.fold_in(jax.random.key(0), 1)
     examples = digits.train_images[data.draw(digits, augmented.config).index]
-    x = jnp.float64(data.augment(jax.random.fold_in(seed, 3), jnp.asarray(examples), 1, False)) / 255
-    v = spectrum.random_directions(jax.random.fold_in(seed, 0), 1, x)
     variables = jax.tree.map(lambda leaf: leaf[0], state.variables)
-    energy, *_ = spectrum.line_spectra(
-        lambda x: plain.model.apply(variables, x, train=False), x, v, num_points=8, half_width=0.5
-    )
+
+    @fast_jit
+    def energy_of(examples, seed):
+        x = jnp.float64(data.augment(jax.random.fold_in(seed, 3), examples, 1, False)) / 255
+        v = spectrum.random_directions(jax.random.fold_in(seed, 0), 1, x)
+        network = functools.partial(plain.model.apply, variables, train=False)
+        return spectrum.line_spectra(network, x, v, num_points=8, half_width=0.5).energy
+
+    energy = np.asarray(energy_of(examples, seed))
     np.testing.assert_allclose(after[0, : len(energy)], energy, rtol=1e-8)
     assert np.mean(np.abs(energy / before[0, : len(energy)] - 1) > 1e-3) > 0.5
 

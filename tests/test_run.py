@@ -45,6 +45,7 @@ def train_pack(sweep, number, dataset, workdir, *arguments, **options):
     pack_training.train_pack(configs, dataset, draws, (), sweep.place(workdir, number), Silent(), *arguments, **options)
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_a_budget_thins_the_spectra_but_never_the_metrics(tmp_path, capsys, small_axes):
     configs = expand(small_axes | {"width": 2, "seed": 0, "spectrum_points": 128, "spectrum_budget": 0.4})
     sdd.train(tmp_path / "run", configs)
@@ -153,6 +154,7 @@ def test_a_lost_record_is_said_and_made_anew(small, small_axes, tmp_path, capsys
     assert_identical(everything(tmp_path / "run"), everything(small))
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_a_pack_that_another_process_trains_is_left_and_said(tmp_path, two_packs):
     sweep = two_packs(tmp_path / "run", False)
     for place in (sweep.place(tmp_path / "run", number) for number in range(2)):
@@ -195,6 +197,7 @@ def test_another_sweep_is_refused_with_what_differs(small, small_axes):
     assert (small / "sweep.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_divergence_is_recorded_and_said(tmp_path, small_axes, capsys):
     axes = {"learning_rate": [1e-3, 1e30], "optimizer": "sgd", "seed": 0, "width": 2, "epochs": 3}
     sdd.train(tmp_path, expand(small_axes | axes))
@@ -241,6 +244,7 @@ def two_packs(monkeypatch, small_axes):
     return train
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_packs_on_devices_of_their_own_give_what_packs_on_all_devices_give(tmp_path, two_packs):
     for apart in (False, True):
         assert two_packs(tmp_path / str(apart), apart).apart == apart
@@ -248,6 +252,7 @@ def test_packs_on_devices_of_their_own_give_what_packs_on_all_devices_give(tmp_p
     xr.testing.assert_allclose(together.drop_vars("sweep"), separate.drop_vars("sweep"), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_the_lowering_of_sweep_json_is_kept_when_a_run_resumes(tmp_path, two_packs, monkeypatch):
     used, train_pack = [], run.train_pack
 

@@ -1,5 +1,6 @@
 """Jobs on a real Slurm of two nodes; skipped where it is not installed."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -33,17 +34,17 @@ def slurm(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def many_records():
-    """Two members, and so many records that training is at one at almost any time."""
+def many_steps():
+    """Two members whose training takes seconds, with as few records as will do: it runs ahead of what is saved."""
     return {
         "model": "mlp",
         "width": 2,
         "seed": [0, 1],
-        "train_size": 96,
-        "batch_size": 32,
-        "epochs": 3000,
+        "train_size": 480,
+        "batch_size": 2,
+        "epochs": 1000,
         "label_noise": 0.2,
-        "records_per_decade": 60,
+        "records_per_decade": 6,
         "spectrum_examples": 0,
     }
 
@@ -76,23 +77,48 @@ def release(slurm, job):
     slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now+3")
 
 
-def come_to_the_time_limit(slurm, job):
-    """Gives a job a time limit that is so near that it is told; then gives it time again."""
+@contextlib.contextmanager
+def held(slurm, run, epoch):
+    """Training of the first pack stands still from some record after this epoch on, until a signal comes. So it is not
+    over before Slurm acts, which looks at time limits twice a minute."""
+    slurm.wait_for(lambda: newest(run) > epoch, 200)
+    process = trainer(run)
+    os.kill(process, signal.SIGSTOP)
+    yield
+    slurm.wait_for(lambda: has_signal(process), 100)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGCONT)
+
+
+def trainer(run):
+    """The process that trains the first pack."""
+    return int((run / "packs" / "000" / "lock").read_text().split()[1])
+
+
+def has_signal(process):
+    """Whether a signal waits for a process that stands still, or has ended it."""
+    try:
+        status = pathlib.Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return int(re.search(r"^ShdPnd:\s*(\w+)", status, flags=re.M)[1], 16) != 0
+
+
+def come_near_the_time_limit(slurm, job):
+    """Gives a job a time limit that is so near that it is told."""
     elapsed = slurm.ask("squeue", "-h", "-j", job, "-o", "%M").split(":")  # minutes and seconds
     slurm.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={int(elapsed[-2]) + 2}")
-    release(slurm, job)
-    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=60")
 
 
 @pytest.fixture(scope="module")
-def failing(slurm, many_records, tmp_path_factory):
+def failing(slurm, many_steps, tmp_path_factory):
     """A sweep of two packs, of which one cannot be written, and the array that tries to train it beside all else."""
-    run = tmp_path_factory.mktemp("failing") / "run"
-    prepared = prepare(expand(many_records))
+    axes, run = many_steps | {"epochs": 5}, tmp_path_factory.mktemp("failing") / "run"
+    prepared = prepare(expand(axes))
     write_sweep(run, plan_sweep(prepared, Cost(prepared.configs, prepared.datasets), min_packs=2))
     (run / "packs").mkdir()
     (run / "packs" / "001").touch()
-    arguments = [f"--workdir={run}", "--tasks=2", "--then=", "--tune=off", *flags_of(many_records)]
+    arguments = [f"--workdir={run}", "--tasks=2", "--then=", "--tune=off", *flags_of(axes)]
     submitted = [sys.executable, str(SCRIPTS / "submit.py"), *arguments]
     output = subprocess.run(submitted, check=True, capture_output=True, text=True).stdout
     return run, re.search(r"train: job (\d+)", output)[1]
@@ -110,63 +136,61 @@ def test_what_slurm_refuses_is_answered_in_its_words(small_axes, tmp_path, capsy
 @pytest.mark.usefixtures("failing")
 def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_axes, tmp_path, capsys):
     evaluate = "--evaluate=--name=long --spectrum_points=16"
-    jobs = submit(capsys, tmp_path / "run", "--tasks=4", evaluate, *flags_of(small_axes))
+    jobs = submit(capsys, tmp_path / "run", "--tasks=2", evaluate, *flags_of(small_axes))
     assert list(jobs) == ["train", "evaluate-long", "report"]
     slurm.wait_for(lambda: slurm.state(jobs["report"]) == "COMPLETED", 300)
-    assert "task 3 of 4 (--task_index): 1 of 4 packs" in logs(tmp_path / "run")
+    assert "task 1 of 2 (--task_index): 1 of 2 packs" in logs(tmp_path / "run")
     assert sdd.load_results(tmp_path / "run").test_error.notnull().all()
     assert sdd.load_results(tmp_path / "run", "long").energy.notnull().all()
     assert (tmp_path / "run" / "report.html").exists()
     status = sdd.status(tmp_path / "run")
     assert status.members == {"done": 4, "running": 0, "waiting": 0, "failed": 0}
-    assert status.spectra == {"long": 4} and status.problems == []
+    assert status.spectra == {"long": 2} and status.problems == []
 
 
-def test_a_job_requeued_at_its_time_limit_and_without_its_node_ends_bit_identical(
-    slurm, many_records, tmp_path, capsys
-):
-    # It is not over before its time limit, which Slurm looks at now and then.
-    many_records = many_records | {"model": "cnn5", "width": 3, "epochs": 2000}
-    sdd.train(tmp_path / "undisturbed", sdd.sweep(**many_records), tune=False)
+def test_a_job_requeued_at_its_time_limit_and_without_its_node_ends_bit_identical(slurm, many_steps, tmp_path, capsys):
+    many_steps = many_steps | {"seed": 0, "epochs": 2000}
+    sdd.train(tmp_path / "undisturbed", sdd.sweep(**many_steps), tune=False)
     run = tmp_path / "run"
-    job = submit(capsys, run, "--then=", "--save_seconds=119", *flags_of(many_records))["train"]
-    slurm.wait_for(lambda: newest(run) > 10, 200)
-    slurm.ask("scontrol", "requeue", job)
+    job = submit(capsys, run, "--then=", "--save_seconds=119", *flags_of(many_steps))["train"]
+    with held(slurm, run, 10):
+        slurm.ask("scontrol", "requeue", job)
     release(slurm, job)
     stopped_at = newest(run)
-    assert 10 < stopped_at < many_records["epochs"]
-    slurm.wait_for(lambda: newest(run) > stopped_at, 200)
-    come_to_the_time_limit(slurm, job)
-    stopped_at = newest(run)
-    assert stopped_at < many_records["epochs"] and "SIGUSR2: saved" in logs(run)
-    slurm.wait_for(lambda: newest(run) > stopped_at, 200)
-    node = slurm.ask("squeue", "-h", "-j", job, "-o", "%N")
-    slurm.lose(node, job)
+    assert 10 < stopped_at < many_steps["epochs"]
+    with held(slurm, run, stopped_at):
+        come_near_the_time_limit(slurm, job)
     release(slurm, job)
-    assert newest(run) < many_records["epochs"]
+    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    stopped_at = newest(run)
+    assert stopped_at < many_steps["epochs"] and "SIGUSR2: saved" in logs(run)
+    with held(slurm, run, stopped_at):
+        node = slurm.ask("squeue", "-h", "-j", job, "-o", "%N")
+        slurm.lose(node, job)
+    release(slurm, job)
+    assert newest(run) < many_steps["epochs"]
     slurm.wait_for(lambda: slurm.state(job) == "COMPLETED", 200)
     slurm.bring_back(node)
     assert_identical(everything(run), everything(tmp_path / "undisturbed"))
 
 
 def test_processes_of_one_step_share_a_sweep_and_what_is_killed_or_cancelled_is_finished_later(
-    slurm, many_records, tmp_path, capsys
+    slurm, many_steps, tmp_path, capsys
 ):
-    run, last = tmp_path / "run", many_records["epochs"]
+    run, last = tmp_path / "run", many_steps["epochs"]
     train = [sys.executable, str(SCRIPTS / "train_sweep.py"), f"--workdir={run}", "--tune=off", "--min_packs=2"]
-    train += flags_of(many_records)
+    train += flags_of(many_steps)
     step = subprocess.Popen(["srun", "-N2", *train], stderr=subprocess.PIPE, text=True)
     slurm.wait_for(lambda: newest(run) > 10, 200)
-    os.kill(int((run / "packs" / "000" / "lock").read_text().split()[1]), signal.SIGKILL)
+    os.kill(trainer(run), signal.SIGKILL)
     _, errors = step.communicate(timeout=200)
     assert step.returncode != 0
     assert "task 0 of 2 (SLURM_PROCID=0): 1 of 2 packs" in errors and "task 1 of 2" in errors
     assert newest(run, 0) < last == newest(run, 1)
 
-    job = submit(capsys, run, "--then=", "--min_packs=2", *flags_of(many_records))["train"]
-    killed_at = newest(run)
-    slurm.wait_for(lambda: newest(run) > killed_at, 200)
-    slurm.ask("scancel", job)
+    job = submit(capsys, run, "--then=", "--min_packs=2", *flags_of(many_steps))["train"]
+    with held(slurm, run, newest(run)):
+        slurm.ask("scancel", job)
     slurm.wait_for(lambda: slurm.state(job) == "CANCELLED" and not slurm.processes(job), 100)
     assert newest(run) < last
     status = sdd.status(run)
@@ -176,9 +200,9 @@ def test_processes_of_one_step_share_a_sweep_and_what_is_killed_or_cancelled_is_
     assert sdd.load_results(run).test_error.sel(epoch=last).notnull().all()
 
 
-def test_a_task_that_fails_three_times_is_reported_and_the_others_go_on(slurm, many_records, failing):
+def test_a_task_that_fails_three_times_is_reported_and_the_others_go_on(slurm, failing):
     run, job = failing
     slurm.wait_for(lambda: slurm.state(f"{job}_1") == "FAILED" and slurm.state(f"{job}_0") == "COMPLETED", 300)
-    assert newest(run, 0) == many_records["epochs"]
+    assert newest(run, 0) == 5
     (problem,) = sdd.status(run).problems
     assert problem.startswith(f"job {job}_1: failed 3 times, last with status 1 on ")

@@ -1,8 +1,11 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import fast_jit
 from spectral_dd import spectrum
 
 
@@ -23,13 +26,21 @@ def plain_numpy(f, x, v, num_points, half_width):
 
 
 def some_inputs(examples=3, directions=2, shape=(4, 3, 1)):
-    x = jax.random.uniform(jax.random.key(0), (examples, *shape), jnp.result_type(float))
-    return x, spectrum.random_directions(jax.random.key(1), directions, x)
+    """NumPy's: nothing to compile."""
+    rng = np.random.default_rng(0)
+    x, v = rng.random((examples, *shape)), rng.standard_normal((examples, directions, *shape))
+    v /= np.sqrt(np.sum(v**2, axis=(2, 3, 4), keepdims=True))
+    return x.astype(jnp.result_type(float)), v.astype(jnp.result_type(float))
 
 
 def network(inputs):
-    w = jax.random.normal(jax.random.key(2), (12, 5), inputs.dtype)
+    w = np.random.default_rng(2).standard_normal((12, 5)).astype(inputs.dtype)
     return jnp.sin(3 * inputs.reshape(len(inputs), -1) @ w) + 2
+
+
+def line_spectra(f, x, v, *, jit=fast_jit, **settings):
+    """As one program, and its results on the host."""
+    return jax.device_get(jit(functools.partial(spectrum.line_spectra, f, **settings))(x, v))
 
 
 def over_all_bins(energy):
@@ -41,7 +52,7 @@ def over_all_bins(energy):
 def test_equals_the_formula_in_plain_numpy(max_batch, x64):
     x, v = some_inputs()
     settings = {"num_points": 8, "half_width": 0.7}
-    found = jax.jit(lambda x, v: spectrum.line_spectra(network, x, v, max_batch=max_batch, **settings))(x, v)
+    found = line_spectra(network, x, v, max_batch=max_batch, **settings)
     for ours, theirs in zip(found[:2], plain_numpy(network, x, v, **settings), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
@@ -49,7 +60,7 @@ def test_equals_the_formula_in_plain_numpy(max_batch, x64):
 def test_float32_is_good_to_a_millionth_of_the_largest_energy():
     x, v = some_inputs()
     settings = {"num_points": 32, "half_width": 0.5}
-    energy, amplitude, *_ = spectrum.line_spectra(network, x, v, **settings)
+    energy, amplitude, *_ = line_spectra(network, x, v, jit=jax.jit, **settings)
     expected_energy, expected_amplitude = plain_numpy(network, x, v, **settings)
     np.testing.assert_allclose(energy, expected_energy, atol=1e-6 * expected_energy.max())
     np.testing.assert_allclose(amplitude, expected_amplitude, atol=1e-6 * expected_amplitude.max())
@@ -64,7 +75,7 @@ def test_a_wave_along_the_segment_has_its_energy_in_its_own_bin(x64):
         t = jnp.sum((inputs - x) * v[:, 0], axis=(1, 2, 3))
         return jnp.cos(2 * jnp.pi * frequency * t)[:, None]
 
-    energy, amplitude, *_ = spectrum.line_spectra(wave, x, v, num_points=N, half_width=h)
+    energy, amplitude, *_ = line_spectra(wave, x, v, num_points=N, half_width=h)
     expected = np.zeros(N // 2 + 1)
     expected[k] = (N / 2) ** 2
     np.testing.assert_allclose(energy[0], expected, atol=1e-9)
@@ -73,7 +84,7 @@ def test_a_wave_along_the_segment_has_its_energy_in_its_own_bin(x64):
 
 def test_a_ramp_leaks_as_one_over_sine_squared(x64):
     x, v = some_inputs(examples=1, directions=1)
-    energy, *_ = spectrum.line_spectra(
+    energy, *_ = line_spectra(
         lambda inputs: jnp.sum(inputs * v[:, 0], axis=(1, 2, 3))[:, None], x, v, num_points=128, half_width=0.5
     )
     k = np.arange(1, 65)
@@ -84,19 +95,20 @@ def test_a_ramp_leaks_as_one_over_sine_squared(x64):
 def test_energies_satisfy_parseval(x64):
     x, v = some_inputs(examples=2, directions=1)
     N, h = 16, 0.5
-    energy, *_ = spectrum.line_spectra(network, x, v, num_points=N, half_width=h)
-    t = spectrum.offsets(N, h)
+    energy, *_ = line_spectra(network, x, v, num_points=N, half_width=h)
+    t = np.asarray(spectrum.offsets(N, h))
     for e in range(2):
-        outputs = network(x[e : e + 1] + t[:, None, None, None] * v[e])
-        assert over_all_bins(energy[e]) == pytest.approx(N * jnp.mean(jnp.sum(outputs**2, axis=0)))
+        outputs = np.asarray(network(x[e : e + 1] + t[:, None, None, None] * v[e]))
+        assert over_all_bins(energy[e]) == pytest.approx(N * np.mean(np.sum(outputs**2, axis=0)))
 
 
 def test_directions_have_norm_one_and_belong_to_their_example():
-    x, v = some_inputs(examples=5, directions=3)
-    np.testing.assert_allclose(jnp.sum(v**2, axis=(2, 3, 4)), 1, rtol=1e-5)
+    x, _ = some_inputs(examples=5)
+    v = np.asarray(spectrum.random_directions(jax.random.key(1), 3, x))
+    np.testing.assert_allclose(np.sum(v**2, axis=(2, 3, 4)), 1, rtol=1e-5)
     fewer = spectrum.random_directions(jax.random.key(1), 3, x[:2])
     np.testing.assert_array_equal(fewer, v[:2])
-    assert len(np.unique(np.asarray(v)[..., 0, 0, 0])) == 15
+    assert len(np.unique(v[..., 0, 0, 0])) == 15
 
 
 def on_the_segment(x, v, f):
@@ -114,10 +126,10 @@ def test_windows_keep_the_energy_of_white_noise_and_the_sine_tapers_are_orthogon
 def test_the_residual_satisfies_parseval_with_its_window(window, x64):
     x, v = some_inputs(examples=2, directions=1)
     N, h = 16, 0.5
-    found = spectrum.line_spectra(network, x, v, num_points=N, half_width=h, window=window)
-    n = np.arange(N)
+    found = line_spectra(network, x, v, num_points=N, half_width=h, window=window)
+    n, t = np.arange(N), np.asarray(spectrum.offsets(N, h))
     for e in range(2):
-        outputs = np.asarray(network(x[e : e + 1] + spectrum.offsets(N, h)[:, None, None, None] * v[e]))
+        outputs = np.asarray(network(x[e : e + 1] + t[:, None, None, None] * v[e]))
         residual = outputs - np.stack([np.polyval(np.polyfit(n, o, 1), n) for o in outputs.T], axis=1)
         windowed = [np.mean(np.sum((w[:, None] * residual) ** 2, axis=0)) for w in spectrum.windows(window, N)]
         assert over_all_bins(found.residual_energy[e]) == pytest.approx(N * np.mean(windowed))
@@ -125,20 +137,18 @@ def test_the_residual_satisfies_parseval_with_its_window(window, x64):
 
 def test_mean_slope_and_residual_share_the_energy_among_them(x64):
     x, v = some_inputs()
-    found = spectrum.line_spectra(network, x, v, num_points=16, half_width=0.5)
+    found = line_spectra(network, x, v, num_points=16, half_width=0.5)
     parts = found.energy[:, 0] + found.slope_energy + over_all_bins(found.residual_energy)
     np.testing.assert_allclose(parts, over_all_bins(found.energy))
 
 
 def test_a_parabola_is_mean_slope_and_curvature_and_a_ramp_is_slope_alone(x64):
     x, v = some_inputs(examples=1, directions=1)
-    parabola = spectrum.line_spectra(
-        on_the_segment(x, v, lambda t: 1 + 2 * t + 3 * t**2), x, v, num_points=16, half_width=0.5
-    )
+    parabola = line_spectra(on_the_segment(x, v, lambda t: 1 + 2 * t + 3 * t**2), x, v, num_points=16, half_width=0.5)
     np.testing.assert_allclose(parabola.curvature_energy, over_all_bins(parabola.residual_energy))
-    ramp = spectrum.line_spectra(on_the_segment(x, v, lambda t: 2 * t), x, v, num_points=16, half_width=0.5)
-    t = spectrum.offsets(16, 0.5)
-    np.testing.assert_allclose(ramp.slope_energy, 16 * jnp.sum((2 * t - jnp.mean(2 * t)) ** 2))
+    ramp = line_spectra(on_the_segment(x, v, lambda t: 2 * t), x, v, num_points=16, half_width=0.5)
+    t = np.asarray(spectrum.offsets(16, 0.5))
+    np.testing.assert_allclose(ramp.slope_energy, 16 * np.sum((2 * t - np.mean(2 * t)) ** 2))
     np.testing.assert_allclose([ramp.curvature_energy, *ramp.residual_energy.T], 0, atol=1e-20)
     expected = ramp.slope_energy[0] * spectrum.slope_spectrum(16)
     np.testing.assert_allclose(ramp.energy[0, 1:], expected[1:])
@@ -150,7 +160,7 @@ def test_a_window_confines_a_wave_between_two_bins(window, x64):
     x, v = some_inputs(examples=1, directions=1)
     wave = on_the_segment(x, v, lambda t: jnp.cos(2 * jnp.pi * 4.5 * t))
     far = {
-        kind: spectrum.line_spectra(wave, x, v, num_points=64, half_width=0.5, window=kind).residual_energy[0, 20:]
+        kind: line_spectra(wave, x, v, num_points=64, half_width=0.5, window=kind).residual_energy[0, 20:]
         for kind in ("none", window)
     }
     assert np.all(far[window] < 1e-1 * far["none"])
@@ -163,12 +173,15 @@ def test_adversarial_directions_are_the_gradient_of_the_cross_entropy_even_where
         logits = network(x)
         return -jnp.sum(jax.nn.log_softmax(logits)[jnp.arange(len(x)), jnp.argmax(logits, axis=1)])
 
-    gradient = jax.grad(cross_entropy)(x)
-    expected = gradient / jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2, 3), keepdims=True))
-    np.testing.assert_allclose(spectrum.adversarial_directions(network, x)[:, 0], expected, rtol=1e-9)
-    w = jax.random.normal(jax.random.key(3), (12, 2), x.dtype)
-    confident = spectrum.adversarial_directions(lambda x: 1e4 * x.reshape(len(x), -1) @ w, x)
-    np.testing.assert_allclose(jnp.sum(confident**2, axis=(2, 3, 4)), 1)
+    def adversarial_directions(f):
+        return np.asarray(fast_jit(functools.partial(spectrum.adversarial_directions, f))(x))
+
+    gradient = np.asarray(fast_jit(jax.grad(cross_entropy))(x))
+    expected = gradient / np.sqrt(np.sum(gradient**2, axis=(1, 2, 3), keepdims=True))
+    np.testing.assert_allclose(adversarial_directions(network)[:, 0], expected, rtol=1e-9)
+    w = np.random.default_rng(3).standard_normal((12, 2))
+    confident = adversarial_directions(lambda x: 1e4 * x.reshape(len(x), -1) @ w)
+    np.testing.assert_allclose(np.sum(confident**2, axis=(2, 3, 4)), 1)
 
 
 def test_directions_towards_others_have_norm_one_and_end_there(x64):
@@ -178,22 +191,27 @@ def test_directions_towards_others_have_norm_one_and_end_there(x64):
     assert np.isnan(spectrum.directions_towards(x, x[:, None])).all()
 
 
-def changes(f, half_width=0.5, num_points=128):
+def changes(f, half_width=0.5):
     """Label changes along the first axis of the plane."""
     x, v = jnp.zeros((1, 2)), jnp.array([[[1.0, 0]]])
-    return spectrum.line_spectra(f, x, v, num_points=num_points, half_width=half_width).label_changes
+    return spectrum.line_spectra(f, x, v, num_points=128, half_width=half_width).label_changes
 
 
 def test_label_changes_of_two_classes_that_a_line_divides():
     """None or one for a linear network, 2k for each unit of length where the logits cross as sin(2 pi k t) does."""
-    for threshold, expected in ((0.1, 1), (0.7, 0)):
-        assert changes(lambda x, at=threshold: jnp.stack([x[:, 0] - at, at - x[:, 0]], axis=1)) == expected
+
+    @fast_jit
+    def of_a_linear_network(at):
+        return changes(lambda x: jnp.stack([x[:, 0] - at, at - x[:, 0]], axis=1))
+
+    @fast_jit
+    def of_a_wave(k, half_width):
+        return changes(lambda x: jnp.stack([jnp.sin(2 * jnp.pi * k * x[:, 0] + 2), 0 * x[:, 0]], axis=1), half_width)
+
+    assert (of_a_linear_network(0.1), of_a_linear_network(0.7)) == (1, 0)
     for k in (1, 3, 10):
         for half_width in (0.5, 1.0):
-            found = changes(
-                lambda x, k=k: jnp.stack([jnp.sin(2 * jnp.pi * k * x[:, 0] + 2), 0 * x[:, 0]], axis=1), half_width
-            )
-            assert found == 2 * k * 2 * half_width
+            assert of_a_wave(k, half_width) == 2 * k * 2 * half_width
 
 
 def test_label_changes_of_a_diverged_network_are_nan():

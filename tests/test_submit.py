@@ -30,10 +30,12 @@ def flags_of(axes):
     return [f"--{name}={','.join(map(str, np.atleast_1d(axis)))}" for name, axis in axes.items()]
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_debug_runs_all_stages_here(small_axes, tmp_path, capsys):
+    axes = small_axes | {"width": 2}
     evaluate = "--evaluate=--name=long --spectrum_points=16"
     arguments = [f"--workdir={tmp_path}/run", "--cluster=debug", "--tasks=2", "--tune=off", evaluate]
-    assert run_script("submit.py", *arguments, *flags_of(small_axes)) == 0
+    assert run_script("submit.py", *arguments, *flags_of(axes)) == 0
     output, errors = capsys.readouterr()
     assert "train: done\nevaluate-long: done\nreport: done\n" in output
     assert "task 1 of 2 (--task_index): 1 of 2 packs" in errors

@@ -32,6 +32,7 @@ def plan_of(configs, cost):
     return packing.Plan(packs, False, 16.0)
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_lowerings_of_a_long_sweep_are_timed_and_another_process_reads_it(datasets, cost, tmp_path):
     path = tmp_path / "cache" / "step_seconds.json"
     choices = tune.tune(CONFIGS, plan_of(CONFIGS, cost), datasets, tune.Timings(path))
