@@ -117,8 +117,7 @@ class Sweep:
         """
         version, content = formats.version_of(content), formats.as_newest(content)
         shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
-        shared = _typed(shared, "members[0]")
-        configs = [_config(shared, own, f"members[{i}]", version == formats.FORMAT) for i, own in enumerate(members)]
+        configs = _configs(shared, members, complete=version == formats.FORMAT)
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
         if version < formats.SEALED and (unknown := sorted(content.keys() & younger)):
             raise ValueError(f"{unknown[0]}: is unknown in format {version}")
@@ -153,11 +152,22 @@ class Sweep:
 _MEMBERS = {"shared": dict[str, Any], "members": list[dict[str, Any]]}
 
 
-def _config(shared: dict[str, Any], own: dict[str, Any], where: str, complete: bool) -> Config:
-    """A member from its stored values; of an older format, what is missing has its default."""
-    if complete and (missing := [name for name in FIELDS if name not in shared and name not in own]):
-        raise ValueError(f"{where}.{missing[0]}: is missing")
-    return Config.of(**shared | _typed(own, where))
+def _configs(shared: dict[str, Any], members: list[dict[str, Any]], complete: bool) -> list[Config]:
+    """Members from their stored values; of an older format, what is missing has its default."""
+    shared = _typed(shared, "members[0]")
+    own = {name: default for name, default in Config.of().values().items() if name not in shared}
+    configs: list[Config] = []
+    for i, stored in enumerate(members):
+        where = f"members[{i}]"
+        values = _typed(stored, where)
+        if complete and (missing := [name for name in own if name not in values]):
+            raise ValueError(f"{where}.{missing[0]}: is missing")
+        if twice := [name for name in values if name not in own]:
+            raise ValueError(f"{where}.{twice[0]}: is among what all members share")
+        values = own | values
+        # All differ from the first in their own values alone.
+        configs.append(configs[0].replace(**values) if configs else Config.of(**shared, **values))
+    return configs
 
 
 def _typed(values: dict[str, Any], where: str) -> dict[str, Any]:
