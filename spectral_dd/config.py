@@ -233,7 +233,7 @@ class Config:
         rest = {name: value for name, value in values.items() if not name.startswith("spectrum_")}
         if spectrum:
             rest["spectrum"] = dataclasses.replace(self.spectrum, **spectrum)
-        return dataclasses.replace(self, **rest)
+        return type(self)(**vars(self) | rest)
 
     def values(self) -> dict[str, Any]:
         """All values by flag name, in the order of `FIELDS`."""

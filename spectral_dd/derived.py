@@ -14,7 +14,7 @@ from spectral_dd.spectrum import frequencies
 # What `of_energies` needs.
 ENERGIES = ("energy", "slope_energy", "residual_energy", "noise_energy")
 # Bytes of energies, so that not all is held twice.
-_AT_ONCE = 2**24
+_AT_ONCE = 2**22
 
 
 def of_energies(ds: xr.Dataset, configs: Sequence[Config]) -> dict[str, Any]:
