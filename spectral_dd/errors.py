@@ -34,6 +34,11 @@ def reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def file_reason(error: BaseException) -> str:
+    """Why a file could not be read or written, in one line: the system's words, or those of who read it."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns ' Did you mean X?' for the known name nearest to `name`, or nothing."""
     matches = difflib.get_close_matches(name, list(known), n=1)

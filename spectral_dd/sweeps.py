@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NotRequired, Self, TypedDict, TypeVar
 
-from spectral_dd import files, formats, locks, strict_json
+from spectral_dd import files, formats, locks, provenance, strict_json
 from spectral_dd.config import FIELDS, Config, check_names
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, file_reason
 
 T = TypeVar("T")
 
@@ -195,11 +195,10 @@ def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
     try:
         return make(strict_json.parse(path.read_text()))
     except (FileNotFoundError, NotADirectoryError):
-        message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
+        message = f"--workdir={workdir}: holds no sweep (no sweep.json); {provenance.command('train_sweep')} makes one"
         raise InputError(message) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        message = f"{path}: cannot be read as a sweep: {reason}"
+        message = f"{path}: cannot be read as a sweep: {file_reason(error)}"
         raise InputError(f"{message[:220]}; bring back a copy of the file, or train in another directory") from error
 
 
@@ -224,7 +223,7 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config], *, exte
                 raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
             return None
     except OSError as error:
-        raise InputError(f"--workdir={workdir}: cannot be used: {error.strerror}") from error
+        raise InputError(f"--workdir={workdir}: cannot be used: {file_reason(error)}") from error
     there = read_sweep(directory)
     if not extend and (differs := difference(there.configs, configs)):
         raise InputError(
@@ -270,7 +269,7 @@ def write_sweep(workdir: str | os.PathLike, new: Sweep, before: Sweep | None = N
                 if read_sweep(workdir) == before:
                     files.write_whole(path, strict_json.dump(new.to_json()))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be written: {file_reason(error)}") from error
     winner = check_workdir(workdir, new.configs)
     assert winner is not None
     return winner
