@@ -270,7 +270,7 @@ def _nothing_left(jobs: pathlib.Path) -> Iterator[None]:
     except BaseException:
         # What has been submitted is named by its job's number, and an underscore.
         unsubmitted = [path for path in jobs.glob("*.pkl") if "_" not in path.name]
-        for path in {*unsubmitted, *jobs.glob("submission_file_*.sh")} - there:
+        for path in {*unsubmitted, *jobs.glob(".submission_file_*.sh")} - there:
             path.unlink()
         for path in made:
             path.rmdir()

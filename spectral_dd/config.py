@@ -288,7 +288,7 @@ def check_names(names: Any, where: str = "") -> None:
 def _check_fields(config: Any, prefix: str) -> None:
     # A sweep makes thousands of configs: what has its type and default needs no look, and what has its type is looked
     # at once.
-    for name, field in _own_fields(type(config)):
+    for name, field in _own_fields(config.__class__):
         value = getattr(config, name)
         if type(value) is not field.type:
             object.__setattr__(config, name, check_value(prefix + name, field, value))
