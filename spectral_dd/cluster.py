@@ -347,12 +347,12 @@ def _beside(stage: Stage, resources: Resources, jobs: pathlib.Path, tasks: Seque
         for place, index in enumerate(tasks):
             executor = submitit.LocalExecutor(jobs)
             executor.update_parameters(timeout_min=365 * 24 * 60, tasks_per_node=processes, stderr_to_stdout=True)
-            job = Job(stage, index, visible_devices(place, processes, resources.gpus))
+            task = Job(stage, index, visible_devices(place, processes, resources.gpus))
             # The Ctrl-C of a terminal is for all its processes. That of submitit, which gives its tasks a second to end
             # when it gets one, and they themselves begin with what is blocked here; see `Job`.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                submitted[index] = executor.submit(job)
+                submitted[index] = executor.submit(task)
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         told = False

@@ -32,8 +32,9 @@ def call(recorded: str, verb: str = "train_sweep") -> list[str]:
     program = pathlib.Path((_words(recorded) or [""])[0])
     if program.stem == "__main__" and program.parent.name == "spectral_dd":
         return ["python", "-m", "spectral_dd", verb]
-    if program.suffix == ".py" and program.with_name("train_sweep.py") in (program, *program.parent.glob("*.py")):
-        return ["python", str(program.with_name(f"{verb}.py"))]
+    if program.suffix == ".py":
+        beside = program.with_name("train_sweep.py")
+        return ["python", str(program.with_name(f"{verb}.py"))] if program == beside or beside.exists() else []
     return ["spectral-dd", verb] if program.name == "spectral-dd" else []
 
 

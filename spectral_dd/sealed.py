@@ -16,7 +16,7 @@ import numpy as np
 import tensorstore as ts
 from flax import traverse_util
 
-from spectral_dd import strict_json
+from spectral_dd import provenance, strict_json
 from spectral_dd.errors import CheckpointError, InputError, reason
 from spectral_dd.files import Place
 
@@ -39,7 +39,7 @@ _READ_ERRORS = (OSError, ValueError, LookupError, RuntimeError, TypeError)
 
 def damaged(path: pathlib.Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"{path}: {reason}; experiments/verify.py --repair sets it aside and says what makes it anew"
+        f"{path}: {reason}; {provenance.command('verify')} --repair sets it aside and says what makes it anew"
     )
 
 
