@@ -1,4 +1,4 @@
-"""The errors that users see. Each message is one line; the scripts print it and exit."""
+"""The errors that users see, and words for such lines. Each message is one line; the scripts print it and exit."""
 
 import difflib
 from collections.abc import Iterable
@@ -37,6 +37,11 @@ def reason(error: BaseException) -> str:
 def file_reason(error: BaseException) -> str:
     """Why a file could not be read or written, in one line: the system's words, or those of who read it."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns '1 pack' or '2 packs'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -125,7 +125,7 @@ def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_a
 
 def test_the_array_of_the_documentation_evaluates_a_sweep_that_is_there(slurm, small, tmp_path):
     run = shutil.copytree(small, tmp_path / "run")
-    (line,) = re.findall(r"^    (sbatch .*)$", (SCRIPTS.parent / "docs" / "clusters.md").read_text(), re.M)
+    (line,) = re.findall(r"^    (sbatch (?:.*\\\n)*.*)$", (SCRIPTS.parent / "docs" / "clusters.md").read_text(), re.M)
     for words, here in (
         ("0-63", "0-1"),
         ("/shared/runs/big", str(run)),

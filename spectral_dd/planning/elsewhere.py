@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, counted
 from spectral_dd.family import host_arrays
 from spectral_dd.planning import disk, packing, target
 from spectral_dd.planning.cost import Cost
@@ -32,10 +32,11 @@ def describe(
     """
     if hardware.num_devices > len(prepared.configs):
         raise InputError(
-            f"--target={hardware.name}: has {hardware.num_devices} devices for {len(prepared.configs)} members; "
+            f"--target={hardware.name}: has {counted(hardware.num_devices, 'device')} for "
+            f"{counted(len(prepared.configs), 'member')}; "
             "choose fewer"
         )
-    cost = Cost(prepared.configs, prepared.datasets)
+    cost = Cost(prepared.configs, prepared.datasets, hardware.platform)
     sweep, _ = sweep_for(workdir, prepared, cost, min_packs, extend=extend, target=hardware)
     prepared = prepared.of(sweep.configs)
     jobs = [_job(prepared, sweep, pack, hardware) for pack in sweep.packs]
@@ -56,7 +57,7 @@ def describe(
         yield f"{left} packs of widths between these are not compiled: between two, times follow a power of the width"
     device_seconds = sum(sum(between(widths, seconds)) for widths in groups.values())
     yield (
-        f"{len(sweep.configs)} members in {len(sweep.packs)} packs on {hardware.name}: at least "
+        f"{counted(len(sweep.configs), 'member')} in {counted(len(sweep.packs), 'pack')} on {hardware.name}: at least "
         f"{device_seconds / 3600:.2g} device hours, by the roofline of the data sheet: a lower bound, not a promise; "
         f"records take up to {disk.in_units(disk.disk_bytes(workdir, sweep, prepared, cost))} of the disk"
     )
