@@ -18,7 +18,7 @@ from spectral_dd.planning.prepare import Prepared
 from spectral_dd.programs import lowerings
 from spectral_dd.sweeps import Pack, Sweep
 
-# Packs that differ in nothing but width are compiled at so many widths, since each takes minutes.
+# Packs whose members differ in nothing but width are compiled at so many widths, since each takes minutes.
 WIDTHS = 6
 
 
@@ -42,20 +42,28 @@ def describe(
     jobs = [_job(prepared, sweep, pack, hardware) for pack in sweep.packs]
     yield "pack  members  widths  lowering       memory  a step of all members of a device  at least  programs"
     records = [_records(prepared, pack) for pack in sweep.packs]
-    groups = collections.defaultdict[tuple, dict[int, int]](dict)  # of packs that differ in the width alone
+    groups = collections.defaultdict[tuple, dict[int, int]](dict)  # of packs whose members differ in the width alone
     for number, (job, times) in enumerate(zip(jobs, records, strict=True)):
         widest = packing.widest(job.configs)
-        alike = (*widest.static().values(), widest.steps, len(job.configs), job.lowering, job.programs, times)
+        alike = (*widest.static().values(), widest.steps, job.lowering, job.programs, times)
         groups[alike][number] = widest.width
     compiled = sorted(number for widths in groups.values() for number in spread(widths))
-    seconds: dict[int, float] = {}
+    seconds: dict[int, float] = {}  # of a member
     accounts_of = target.compile_for(hardware, [jobs[number] for number in compiled])
     for number, accounts in zip(compiled, accounts_of, strict=True):
         yield f"{number:4d}  {_line(jobs[number], accounts, hardware)}"
-        seconds[number] = _seconds(jobs[number], accounts, hardware.chip, *records[number])
+        of_pack = _seconds(jobs[number], accounts, hardware.chip, *records[number])
+        seconds[number] = of_pack / len(jobs[number].configs)
     if left := len(jobs) - len(compiled):
-        yield f"{left} packs of widths between these are not compiled: between two, times follow a power of the width"
-    device_seconds = sum(sum(between(widths, seconds)) for widths in groups.values())
+        yield (
+            f"{counted(left, 'pack')} of widths between these: not compiled; a member's time follows a power of the "
+            "width between two that are"
+        )
+    device_seconds = sum(
+        len(jobs[number].configs) * each
+        for widths in groups.values()
+        for number, each in zip(widths, between(widths, seconds), strict=True)
+    )
     yield (
         f"{counted(len(sweep.configs), 'member')} in {counted(len(sweep.packs), 'pack')} on {hardware.name}: at least "
         f"{device_seconds / 3600:.2g} device hours, by the roofline of the data sheet: a lower bound, not a promise; "
@@ -78,7 +86,7 @@ def spread(widths: Mapping[int, int]) -> list[int]:
 
 
 def between(widths: Mapping[int, int], seconds: Mapping[int, float]) -> list[float]:
-    """Device seconds of all packs, from those of some: straight lines between neighbours on logarithmic axes."""
+    """Seconds of a member of each pack, from those of some: straight lines between neighbours on logarithmic axes."""
     known = sorted((width, seconds[number]) for number, width in widths.items() if number in seconds)
     return np.exp(np.interp(np.log(list(widths.values())), *np.log(known).T)).tolist()
 
