@@ -17,7 +17,7 @@ import sys
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli
+from spectral_dd import cli, provenance
 from spectral_dd.config import FIELDS
 from spectral_dd.errors import InputError
 
@@ -53,7 +53,7 @@ def main() -> None:
             task_index=FLAGS.task_index,
             task_count=FLAGS.task_count,
         )
-        print(f"spectra {name}: {cli.command('report', workdir=FLAGS.workdir, spectrum=name)}", file=sys.stderr)
+        print(f"spectra {name}: {provenance.command('report', workdir=FLAGS.workdir, spectrum=name)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import sys
 from absl import flags
 
 import spectral_dd as sdd
-from spectral_dd import cli, presets
+from spectral_dd import cli, presets, provenance
 from spectral_dd.errors import InputError
 from spectral_dd.planning.hardware import CHIPS, parse_target
 
@@ -89,7 +89,9 @@ def main() -> None:
         extend=FLAGS.extend,
         about=sources,
     )
-    print(f"results are in {FLAGS.workdir}; next: {cli.command('report', workdir=FLAGS.workdir)}", file=sys.stderr)
+    print(
+        f"results are in {FLAGS.workdir}; next: {provenance.command('report', workdir=FLAGS.workdir)}", file=sys.stderr
+    )
 
 
 if __name__ == "__main__":

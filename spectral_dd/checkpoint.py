@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from orbax.checkpoint import v1 as ocp
 
-from spectral_dd import files, locks, sealed, states, summary
+from spectral_dd import files, locks, provenance, sealed, states, summary
 from spectral_dd.errors import CheckpointError
 from spectral_dd.files import Place
 from spectral_dd.sealed import Flat, Tree
@@ -152,8 +152,8 @@ class PackWriter:
             self._recorded = set(recorded_epochs(self._place))
             return epoch, sealed.to_devices(state, abstract_state)
         raise CheckpointError(
-            f"{self._rolling}: none of {len(damaged)} states can be read; experiments/verify.py --repair sets them "
-            "aside, then the training command begins the pack anew"
+            f"{self._rolling}: none of {len(damaged)} states can be read; {provenance.command('verify')} --repair sets "
+            "them aside, then the training command begins the pack anew"
         )
 
     def record(self, epoch: int, state: Tree, results: Tree) -> None:

@@ -6,7 +6,6 @@ import io
 import os
 import pathlib
 import re
-import shlex
 import signal
 import sys
 import types
@@ -137,16 +136,6 @@ def _in_words(values: Any) -> str:
     if count > 2 and type(first) is int and values == list(range(first, first + count)):
         return f"{first}-{values[-1]}"
     return ",".join(map(str, values))
-
-
-def command(verb: str, **values: Any) -> str:
-    """The command line of another script, written as the one that runs now was called."""
-    running = pathlib.Path(sys.argv[0])
-    if running.stem == "__main__":
-        call = ["python", "-m", "spectral_dd", verb]
-    else:
-        call = ["python", str(running.with_name(f"{verb}.py"))] if running.suffix == ".py" else [running.name, verb]
-    return shlex.join([*call, *(f"--{name}={value}" for name, value in values.items())])
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -7,6 +7,7 @@ all. A job that goes on finds what it saved, so its tasks are the usual commands
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import math
 import os
@@ -17,16 +18,18 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from spectral_dd import cli, files
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, Interrupted
 
 CLUSTERS = ("slurm", "local", "debug")
 ATTEMPTS = 3
 # What the tasks are told to save by; `progress.stop_signals` knows it.
 SIGNAL = signal.SIGUSR2
+# What a script ends with that was told to stop.
+STOPPED = [128 + number for number in (signal.SIGINT, signal.SIGTERM)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +187,9 @@ class Job:
         import submitit
 
         here = submitit.JobEnvironment()
+        if here.cluster == "local":  # Who submitted has blocked the one, and sends the other to stop it.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if self._visible:  # JAX looks at it when it first computes; submitit has left none.
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             if (devices := self._visible[here.local_rank]) is not None:
@@ -219,36 +225,56 @@ def submit(
     Raises:
       InputError: there is no submitit or no Slurm here, or Slurm refuses; its own words are passed on.
     """
-    try:
-        import submitit
-    except ImportError:
+    if importlib.util.find_spec("submitit") is None:
         raise InputError(
             f"--cluster={cluster}: needs submitit: pip install 'spectral_dd[cluster]'; --print_script needs none"
-        ) from None
+        )
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise InputError(
             "--cluster=slurm: there is no sbatch on this host; --cluster=local runs the tasks here, --print_script "
             "writes a script for another host"
         )
     jobs = files.jobs_directory(workdir)
-    made = [path for path in (jobs, *jobs.parents) if not path.exists()]
-    jobs.mkdir(parents=True, exist_ok=True)
-    for old in jobs.glob("*.failures"):
-        old.unlink()
     if cluster != "slurm":
+        jobs.mkdir(parents=True, exist_ok=True)
+        _forget_failures(jobs)
         return _run_here(stages, resources, jobs, cluster)
     job_ids: list[str] = []
     for stage in stages:
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # of submitit, which says it twice
+            with _nothing_left(jobs), contextlib.redirect_stderr(io.StringIO()):  # of submitit, which says it twice
                 job_ids.append(_sbatch(stage, resources, jobs, stage.dependency(job_ids)))
-        except submitit.core.utils.FailedJobError as error:
+        except RuntimeError as error:  # submitit's, of what sbatch said, or that there is no srun
             said = " ".join(line.strip() for line in str(error).splitlines() if line.startswith("sbatch:"))
-            if made and not job_ids:
-                shutil.rmtree(made[-1])
             before = f"; submitted before it, scancel removes them: {' '.join(job_ids)}" if job_ids else ""
             raise InputError(f"{stage.name}: {said or ' '.join(str(error).split())}{before}") from None
+    _forget_failures(jobs, but=job_ids)
     return [f"{stage.name}: job {job_id}" for stage, job_id in zip(stages, job_ids, strict=True)], 0
+
+
+def _forget_failures(jobs: pathlib.Path, but: Sequence[str] = ()) -> None:
+    for old in jobs.glob("*.failures"):
+        if old.name.partition("_")[0] not in but:
+            old.unlink()
+
+
+@contextlib.contextmanager
+def _nothing_left(jobs: pathlib.Path) -> Iterator[None]:
+    """Makes a directory if it is not there; if what is done within fails, both it and the files of a job that was not
+    submitted are as before."""
+    made = [path for path in (jobs, *jobs.parents) if not path.exists()]
+    jobs.mkdir(parents=True, exist_ok=True)
+    there = {*jobs.iterdir()}
+    try:
+        yield
+    except BaseException:
+        # What has been submitted is named by its job's number, and an underscore.
+        unsubmitted = [path for path in jobs.glob("*.pkl") if "_" not in path.name]
+        for path in {*unsubmitted, *jobs.glob(".submission_file_*.sh")} - there:
+            path.unlink()
+        for path in made:
+            path.rmdir()
+        raise
 
 
 def _sbatch(stage: Stage, resources: Resources, jobs: pathlib.Path, dependency: str) -> str:
@@ -279,7 +305,7 @@ def _run_here(stages: Sequence[Stage], resources: Resources, jobs: pathlib.Path,
         left = [index for index in left if index not in skipped]
         attempts = 1 if cluster == "debug" else ATTEMPTS
         for _ in range(attempts):
-            left = _attempt(stage, resources, jobs, cluster, left)
+            left = _in_this_process(stage, jobs, left) if cluster == "debug" else _beside(stage, resources, jobs, left)
         failed.append([*left, *skipped])
         how = f"tasks {', '.join(map(str, left))} failed {attempts} times; logs: {jobs}" if left else "done"
         how += f"; tasks {', '.join(map(str, skipped))} had nothing to follow" if skipped else ""
@@ -287,26 +313,62 @@ def _run_here(stages: Sequence[Stage], resources: Resources, jobs: pathlib.Path,
     return lines, sum(map(len, failed))
 
 
-def _attempt(stage: Stage, resources: Resources, jobs: pathlib.Path, cluster: str, tasks: Sequence[int]) -> list[int]:
-    """Runs tasks of a stage at the same time (one after another in `debug`); returns those that failed."""
+def _in_this_process(stage: Stage, jobs: pathlib.Path, tasks: Sequence[int]) -> list[int]:
+    """Runs tasks of a stage one after another; returns those that failed."""
     import submitit
 
+    failed = []
+    for index in tasks:
+        try:
+            submitit.DebugExecutor(jobs).submit(Job(stage, index)).results()
+        except SystemExit as end:
+            if end.code in STOPPED:
+                raise
+            failed.append(index)
+        except submitit.core.utils.UncompletedJobError:
+            failed.append(index)
+    return failed
+
+
+def _beside(stage: Stage, resources: Resources, jobs: pathlib.Path, tasks: Sequence[int]) -> list[int]:
+    """Runs tasks of a stage at the same time, each in processes of its own; returns those that failed. A signal is
+    passed on to all of them, which save.
+
+    Raises:
+      Interrupted: there was a signal, and all have ended.
+    """
+    import submitit
+
+    from spectral_dd import progress  # here, because it imports JAX
+
     submitted = {}
-    for place, index in enumerate(tasks):
-        if cluster == "debug":
-            submitted[index] = submitit.DebugExecutor(jobs).submit(Job(stage, index))
-            continue
-        processes = resources.processes if stage.tasks else 1
-        executor = submitit.LocalExecutor(jobs)
-        executor.update_parameters(timeout_min=365 * 24 * 60, tasks_per_node=processes, stderr_to_stdout=True)
-        submitted[index] = executor.submit(Job(stage, index, visible_devices(place, processes, resources.gpus)))
+    processes = resources.processes if stage.tasks else 1
+    with progress.stop_signals(lambda: "passed on to the tasks") as stop_signal:
+        for place, index in enumerate(tasks):
+            executor = submitit.LocalExecutor(jobs)
+            executor.update_parameters(timeout_min=365 * 24 * 60, tasks_per_node=processes, stderr_to_stdout=True)
+            task = Job(stage, index, visible_devices(place, processes, resources.gpus))
+            # The Ctrl-C of a terminal is for all its processes. That of submitit, which gives its tasks a second to end
+            # when it gets one, and they themselves begin with what is blocked here; see `Job`.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                submitted[index] = executor.submit(task)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        told = False
+        while running := [job for job in submitted.values() if not job.done()]:
+            if stop_signal() and not told:
+                told = True
+                for job in running:
+                    os.kill(int(job.job_id), signal.SIGTERM)  # submitit passes it on
+            time.sleep(0.1)
+        if number := stop_signal():
+            raise Interrupted(f"{stage.name}: its tasks have stopped; the same command goes on; logs: {jobs}", number)
     failed = []
     for index, job in submitted.items():
         try:
-            while cluster == "local" and not job.done():
-                time.sleep(0.1)
             job.results()
-        except (submitit.core.utils.UncompletedJobError, SystemExit):
+        except submitit.core.utils.UncompletedJobError:
             failed.append(index)
     return failed
 

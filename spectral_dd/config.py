@@ -233,7 +233,7 @@ class Config:
         rest = {name: value for name, value in values.items() if not name.startswith("spectrum_")}
         if spectrum:
             rest["spectrum"] = dataclasses.replace(self.spectrum, **spectrum)
-        return dataclasses.replace(self, **rest)
+        return type(self)(**vars(self) | rest)
 
     def values(self) -> dict[str, Any]:
         """All values by flag name, in the order of `FIELDS`."""
@@ -286,12 +286,19 @@ def check_names(names: Any, where: str = "") -> None:
 
 
 def _check_fields(config: Any, prefix: str) -> None:
-    for field in dataclasses.fields(config):
-        if field.name != "spectrum":
-            value = getattr(config, field.name)
-            # What has its type and default needs no second look; a sweep makes thousands of configs.
-            if type(value) is not field.type or value != field.default:
-                object.__setattr__(config, field.name, check_value(prefix + field.name, field, value))
+    # A sweep makes thousands of configs: what has its type and default needs no look, and what has its type is looked
+    # at once.
+    for name, field in _own_fields(config.__class__):
+        value = getattr(config, name)
+        if type(value) is not field.type:
+            object.__setattr__(config, name, check_value(prefix + name, field, value))
+        elif value != field.default:
+            object.__setattr__(config, name, _check_once(prefix + name, field, value))
+
+
+@functools.cache
+def _own_fields(kind: Any) -> list[tuple[str, dataclasses.Field]]:
+    return [(field.name, field) for field in dataclasses.fields(kind) if field.name != "spectrum"]
 
 
 def check_value(name: str, field: dataclasses.Field, value: Any) -> Any:
@@ -318,6 +325,9 @@ def check_value(name: str, field: dataclasses.Field, value: Any) -> Any:
     if not ok or not limits["min"] <= number <= largest:
         raise InputError(f"{flag}: must be {_allowed(field, largest if ok and number > largest else None)}")
     return number
+
+
+_check_once = functools.lru_cache(2**14)(check_value)
 
 
 def _allowed(field: dataclasses.Field, exceeded: float | None) -> str:

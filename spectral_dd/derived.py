@@ -13,8 +13,8 @@ from spectral_dd.spectrum import frequencies
 
 # What `of_energies` needs.
 ENERGIES = ("energy", "slope_energy", "residual_energy", "noise_energy")
-# Members, so that not all is held twice.
-_AT_ONCE = 256
+# Bytes of energies, so that not all is held twice.
+_AT_ONCE = 2**22
 
 
 def of_energies(ds: xr.Dataset, configs: Sequence[Config]) -> dict[str, Any]:
@@ -24,15 +24,15 @@ def of_energies(ds: xr.Dataset, configs: Sequence[Config]) -> dict[str, Any]:
         alike.setdefault((config.spectrum.points, config.spectrum.half_width), []).append(member)
     names = [name for name in ENERGIES if name in ds]
     without_fields, epochs = ds[names].reset_coords(drop=True), ds["epoch"].values
-    starts = np.full((len(configs), 2), -1)
+    starts, at_once = np.full((len(configs), 2), -1), max(1, _AT_ONCE * len(configs) // ds["energy"].nbytes)
     arrays: dict[str, np.ndarray] = {}
     for (points, half_width), members in alike.items():
         own = np.isin(ds["frequency"], frequencies(points, half_width))
-        for some in (members[i : i + _AT_ONCE] for i in range(0, len(members), _AT_ONCE)):
+        for some in (members[i : i + at_once] for i in range(0, len(members), at_once)):
             part = without_fields.isel(member=some)
             energy = part["energy"].isel(frequency=own)
             found = {
-                "power": part["energy"].mean("example") / points**2,
+                "power": frequency.over_examples(part["energy"], np.float32) / points**2,
                 "slope_share": frequency.slope_share(energy, part["slope_energy"], points),
             }
             if "noise_energy" in ds:

@@ -34,6 +34,11 @@ def reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def file_reason(error: BaseException) -> str:
+    """Why a file could not be read or written, in one line: the system's words, or those of who read it."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
 def counted(number: int, noun: str) -> str:
     """Returns '1 pack' or '2 packs'."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from spectral_dd import files
 from spectral_dd.config import FIELDS, Config, check_names, check_value
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, file_reason
 from spectral_dd.presets import AUTO, preset_axes
 
 # Where a row of a table of members stands, and its values.
@@ -110,7 +110,7 @@ def _csv_rows(path: pathlib.Path) -> list[Row]:
             lines = csv.reader(file, skipinitialspace=True)
             table = [(lines.line_num, [cell.strip() for cell in cells]) for cells in lines if cells]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{about}cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"{about}cannot be read: {file_reason(error)}") from error
     if len(table) < 2:
         raise InputError(f"{about}must have a line of field names and a line a member")
     header = table[0][1]

@@ -36,7 +36,7 @@ class Beats:
     Args:
       directory: of the pack.
       facts: what to say: `epoch`, `examples_per_second`, `diverged` (members) and `seconds_left` of all that this
-        process has to do.
+        process has to do, None as long as it is not known.
     """
 
     def __init__(self, directory: str | os.PathLike[str], facts: Callable[[], dict[str, Any]]):
@@ -109,7 +109,7 @@ class Status:
     members: dict[str, int]
     diverged: int  # members, among those of any state
     examples_per_second: float  # of all processes that train now
-    seconds_left: float | None  # until the last process that trains now has done its share; None: there is none
+    seconds_left: float | None  # until the last process that trains now has done its share; None: not known, or none
     bytes: int  # on disk, of the packs
     free_bytes: int  # on that disk
     spectra: dict[str, int]  # of each name of evaluate_spectrum.py: packs with all that is recorded so far
@@ -121,9 +121,10 @@ class Status:
         parts = [f"{members['done']} of {total} members done"]
         parts += [f"{members[state]} {state}" for state in STATES[1:] if members[state]]
         parts += [f"{self.diverged} diverged"] if self.diverged else []
+        if members["running"]:
+            parts.append(f"{self.examples_per_second:,.0f} examples/s")
         if self.seconds_left is not None:
             left = round(self.seconds_left)
-            parts.append(f"{self.examples_per_second:,.0f} examples/s")
             parts.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
         return ", ".join([*parts, f"{_in_words(self.bytes)} on disk"])
 
@@ -171,7 +172,7 @@ def status(workdir: str | os.PathLike[str]) -> Status:
         members=dict(members),
         diverged=sum(note.get("diverged", 0) for _, note in notes),
         examples_per_second=sum(note["examples_per_second"] for note in running),
-        seconds_left=max((note["seconds_left"] for note in running), default=None),
+        seconds_left=max((left for note in running if (left := note["seconds_left"]) is not None), default=None),
         bytes=sum(note.get("bytes", 0) for _, note in notes),
         free_bytes=shutil.disk_usage(directory).free,
         spectra=_spectra(directory, recorded),

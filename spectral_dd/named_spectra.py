@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from spectral_dd import files, formats, strict_json
+from spectral_dd import files, formats, provenance, strict_json
 from spectral_dd.config import FIELDS
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, file_reason
 from spectral_dd.sweeps import Sweep
 
 # What training measures, and evaluation cannot.
@@ -64,7 +64,7 @@ def settle(
     try:
         files.write_once(path, strict_json.dump({"format": formats.FORMAT, **dataclasses.asdict(new)}))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be written: {file_reason(error)}") from error
     there = read(workdir, name, sweep)
     if there.settings != new.settings:
         raise InputError(f"--name={name}: {path.parent} holds spectra with {there.settings}; give another name")
@@ -98,12 +98,12 @@ def read(workdir: str | os.PathLike, name: str, sweep: Sweep) -> NamedSpectra:
         known = sorted(p.parent.name for p in path.parent.parent.glob("*/settings.json"))
         raise InputError(
             f"--spectrum={name}: {workdir} has {'spectra ' + ', '.join(known) if known else 'no evaluated spectra'}; "
-            "experiments/evaluate_spectrum.py makes them"
+            f"{provenance.command('evaluate_spectrum', workdir=workdir, name=name)} ... makes them"
         ) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        again = provenance.command("evaluate_spectrum", workdir=workdir, name=name)
         raise InputError(
-            f"{path}: cannot be read: {reason}; delete its directory; experiments/evaluate_spectrum.py makes it anew"
+            f"{path}: cannot be read: {file_reason(error)}; delete its directory; {again} ... makes it anew"
         ) from error
 
 

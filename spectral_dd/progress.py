@@ -103,15 +103,16 @@ _ALL = 1 - 1e-9
 class TimeLeft:
     """Estimates the time until the last pack has ended, from the plan and from what packs took so far."""
 
-    def __init__(self, costs: Mapping[int, float], records: Mapping[int, int], at_a_time: int):
+    def __init__(self, costs: Mapping[int, float], records: Mapping[int, int], at_a_time: int, *, planned: bool = True):
         """
         Args:
           costs: planned seconds of each pack's training.
           records: number of records of each pack.
           at_a_time: packs that are trained at the same time.
+          planned: the plan is for devices such as these; else only the ratios of its seconds are believed.
         """
         self.packs = {number: _Pack(cost, records[number]) for number, cost in costs.items()}
-        self._at_a_time = at_a_time
+        self._at_a_time, self._planned = at_a_time, planned
 
     def add(self, number: int, share: float, seconds: float, setting_up: bool, records_left: int) -> None:
         """A pack has done another share of its epochs (or none, but recorded) in so many seconds."""
@@ -126,9 +127,12 @@ class TimeLeft:
             pack.recording += seconds
             pack.recorded += pack.cost
 
-    def seconds(self) -> float:
+    def seconds(self) -> float | None:
+        """None: nothing is known yet."""
         packs = self.packs.values()
         trained, recorded = sum(pack.trained for pack in packs), sum(pack.recorded for pack in packs)
+        if not trained and not self._planned and any(pack.done < _ALL for pack in packs):
+            return None
         training = sum(pack.training for pack in packs) / trained if trained else 1.0
         recording = sum(pack.recording for pack in packs) / recorded if recorded else 0.0
         finished = [pack.setup for pack in packs if pack.done >= _ALL and pack.setup]
@@ -162,12 +166,20 @@ def track(items: Sequence[Any], description: str) -> Iterable[Any]:
 class Progress:
     """Bars in a terminal or notebook, else a plain line at the end of a pack and after each silence; on stderr."""
 
-    def __init__(self, costs: Mapping[int, float], targets: Mapping[int, Sequence[int]], at_a_time: int = 1):
+    def __init__(
+        self,
+        costs: Mapping[int, float],
+        targets: Mapping[int, Sequence[int]],
+        at_a_time: int = 1,
+        *,
+        planned: bool = True,
+    ):
         """
         Args:
           costs: planned seconds of each pack's training, by the number of the pack.
           targets: epochs that each pack records.
           at_a_time: packs that are trained at the same time.
+          planned: see `TimeLeft`.
         """
         console, self._plain = _console()
         self._bars = rich.progress.Progress(
@@ -180,7 +192,7 @@ class Progress:
         )
         self._sweep = self._bars.add_task("sweep", total=sum(costs.values()))
         records = {number: len(epochs) for number, epochs in targets.items()}
-        self._left, self._lock = TimeLeft(costs, records, at_a_time), threading.Lock()
+        self._left, self._lock = TimeLeft(costs, records, at_a_time, planned=planned), threading.Lock()
         self._targets = targets
         self.seconds_left = self._left.seconds()
         self._packs: list[PackProgress] = []
@@ -225,15 +237,17 @@ class Progress:
             self._bars.update(pack.bar, description=str(pack))
 
     def _line(self) -> str:
-        return f"{self._latest or 'setting up'}, {self._time_left()}"
+        return f"{self._latest or 'setting up'}{self._time_left()}"
 
     def _time_left(self) -> str:
-        left = round(self._left.seconds())
-        return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        if (seconds := self._left.seconds()) is None:
+            return ""
+        left = round(seconds)
+        return f", {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
 
     def _show(self, pack: "PackProgress", share: float) -> None:
         cost = self._left.packs[pack.number].cost
-        self._bars.update(self._sweep, advance=share * cost, description=f"sweep, {self._time_left()}")
+        self._bars.update(self._sweep, advance=share * cost, description=f"sweep{self._time_left()}")
         if pack.bar is None:
             pack.bar = self._bars.add_task("", total=1.0)
         self._bars.update(pack.bar, advance=share, description=str(pack))

@@ -1,4 +1,5 @@
-"""What a sweep was made by: command line, date, versions, devices and git revision of this process."""
+"""What a sweep was made by: command line, date, versions, devices and git revision of this process; and how a script is
+called where this one was."""
 
 import importlib.metadata
 import pathlib
@@ -9,12 +10,12 @@ import sys
 import time
 from typing import Any
 
-import jax
-
 PACKAGES = ("spectral_dd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def provenance() -> dict[str, Any]:
+    import jax  # here, because the rest is for those who start without it
+
     return {
         "command": shlex.join(sys.argv),
         "date": time.strftime("%Y-%m-%d"),
@@ -28,12 +29,19 @@ def provenance() -> dict[str, Any]:
 def call(recorded: str, verb: str = "train_sweep") -> list[str]:
     """How a script is called in a shell that stands beside the one of a recorded command line; empty where that was not
     given in a shell, but in a notebook."""
-    program = pathlib.PurePath((_words(recorded) or [""])[0])
-    if program.stem == "__main__":
+    program = pathlib.Path((_words(recorded) or [""])[0])
+    if program.stem == "__main__" and program.parent.name == "spectral_dd":
         return ["python", "-m", "spectral_dd", verb]
-    if program.name == "train_sweep.py":
-        return ["python", str(program.with_name(f"{verb}.py"))]
+    if program.suffix == ".py":
+        beside = program.with_name("train_sweep.py")
+        return ["python", str(program.with_name(f"{verb}.py"))] if program == beside or beside.exists() else []
     return ["spectral-dd", verb] if program.name == "spectral-dd" else []
+
+
+def command(verb: str, **values: Any) -> str:
+    """The command line of a script, as the one that runs now was called."""
+    words = call(shlex.join(sys.argv[:1]), verb) or ["spectral-dd", verb]
+    return shell(words, [(name, str(value)) for name, value in values.items()])
 
 
 def arguments(recorded: str) -> list[tuple[str, str]]:

@@ -76,17 +76,17 @@ def load_results(
     records = _records(sweep.packs, places, listed, damaged, whole, kept)
     if not records:
         raise InputError(f"--workdir={workdir}: nothing is recorded yet")
-    epochs = np.array(sorted({record.epoch for record in records}))
+    epochs = np.array(sorted({epoch for record in records for epoch in record.epochs}))
     metrics = {name: _gather(records, name, len(configs), epochs) for name in (*METRICS, "finite")}
     broken = metrics.pop("finite") == 0
     diverged = np.where(broken.any(axis=1), epochs[broken.argmax(axis=1)], -1)
     variables: dict[str, Any] = metrics | {"diverged": diverged}
     if spectrum is not None and evaluated_places is not None:
         # A running sweep may have got further since its own records were listed.
-        listed = [stored.recorded_epochs(place) for place in evaluated_places]
+        listed = [[e for e in stored.recorded_epochs(place) if e in epochs] for place in evaluated_places]
         evaluated = _records(sweep.packs, evaluated_places, listed, damaged, whole, kept)
         incomplete = _unevaluated(workdir, spectrum, records, evaluated)
-        records = [record for record in evaluated if record.epoch in epochs]
+        records = evaluated
         if any(c.spectrum.measures for c in configs):
             attributes["left_out"] = named_spectra.LEFT_OUT
     own = _own_measures(workdir, sweep, spectrum)
@@ -177,10 +177,12 @@ def _own_measures(workdir: str | os.PathLike, sweep: Sweep, spectrum: str | None
     return own_measures.variables(about)
 
 
-class _Record(NamedTuple):
+class _Records(NamedTuple):
+    """What a pack has recorded at some epochs."""
+
     members: list[int]
-    epoch: int
-    results: Mapping[str, np.ndarray]
+    epochs: list[int]
+    results: dict[str, tuple[list[int], np.ndarray]]  # the epochs that have it, and (epoch, member, ...)
     names: Collection[str]  # of all results, not only those that were read
 
 
@@ -191,37 +193,45 @@ def _records(
     damaged: list[str] | None,
     whole: bool,
     kept: Sequence[str] | None = None,
-) -> list[_Record]:
-    """Every listed record of packs, or its averages over examples, maybe only some. If there is a list for damaged
-    ones, they are named in it and left out."""
+) -> list[_Records]:
+    """Every listed record of packs by itself, or the averages over examples of all of a pack, maybe only some. If there
+    is a list for damaged ones, they are named in it and left out."""
     records = []
     for pack, place, epochs in zip(packs, places, listed, strict=True):
         averages = None if whole else summary.Summary(place, kept)
+        members, found = list(pack.members), dict[int, Mapping[str, np.ndarray]]()
         for epoch in epochs:
             try:
                 if averages is None:
                     results = stored.load_results(place, epoch)
-                    records.append(_Record(list(pack.members), epoch, results, results))
+                    one = {name: ([epoch], values[None]) for name, values in results.items()}
+                    records.append(_Records(members, [epoch], one, one.keys()))
                 else:
                     if epoch not in averages.found:
                         averages.add(epoch, stored.load_results(place, epoch))
-                    results = _one_example(averages.found[epoch])
-                    records.append(_Record(list(pack.members), epoch, results, averages.names))
+                    found[epoch] = averages.found[epoch]
             except CheckpointError:
                 if damaged is None:
                     raise
                 damaged.append(f"{place.directory.name}/records/{epoch}")
+        if averages is not None and found:
+            records.append(_Records(members, [*found], _stacked(found), averages.names))
     return records
 
 
-def _one_example(averages: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Averages with an `example` axis of one."""
-    whole = ("finite", *METRICS, *summary.REDUCED)
-    return {name: values if name in whole else values[:, :, None] for name, values in averages.items()}
+def _stacked(averages: Mapping[int, Mapping[str, np.ndarray]]) -> dict[str, tuple[list[int], np.ndarray]]:
+    """Averages by epoch as `_Records.results`, with an `example` axis of one."""
+    stacked = {}
+    for name in {name: None for found in averages.values() for name in found}:
+        epochs = [epoch for epoch, found in averages.items() if name in found]
+        values = np.stack([averages[epoch][name] for epoch in epochs])
+        of_examples = name not in ("finite", *METRICS, *summary.REDUCED)
+        stacked[name] = (epochs, values[:, :, :, None] if of_examples else values)
+    return stacked
 
 
 def _unevaluated(
-    workdir: str | os.PathLike, spectrum: str, records: Iterable[_Record], evaluated: Iterable[_Record]
+    workdir: str | os.PathLike, spectrum: str, records: Iterable[_Records], evaluated: Iterable[_Records]
 ) -> str:
     """What of the records the named spectra are not evaluated for, in words.
 
@@ -229,7 +239,7 @@ def _unevaluated(
       InputError: any of them.
     """
     again = "the evaluate_spectrum.py command with this name adds them"
-    recorded, there = ({(tuple(r.members), r.epoch) for r in some} for some in (records, evaluated))
+    recorded, there = ({(tuple(r.members), e) for r in some for e in r.epochs} for some in (records, evaluated))
     if not there & recorded:
         raise InputError(f"--name={spectrum}: {workdir} has none of these spectra yet; {again}")
     missing = len(recorded - there)
@@ -247,26 +257,28 @@ def _incomplete(missing: str, damaged: list[str] | None) -> dict[str, str]:
     return {"incomplete": "; ".join(said)} if said else {}
 
 
-def _gather(records: Iterable[_Record], name: str, num_members: int, epochs: np.ndarray) -> np.ndarray:
+def _gather(records: Iterable[_Records], name: str, num_members: int, epochs: np.ndarray) -> np.ndarray:
     records = [record for record in records if name in record.results]  # a sweep of an earlier version lacks some
-    shape = records[0].results[name].shape[1:] if records else ()
-    values = np.full((num_members, len(epochs), *shape), np.nan)
+    shape = records[0].results[name][1].shape[2:] if records else ()
+    gathered = np.full((num_members, len(epochs), *shape), np.nan)
     for record in records:
-        values[record.members, np.searchsorted(epochs, record.epoch)] = record.results[name]
-    return values
+        own, values = record.results[name]
+        gathered[np.ix_(record.members, np.searchsorted(epochs, own))] = values.swapaxes(0, 1)
+    return gathered
 
 
 def _measured(
-    records: Iterable[_Record], configs: list[Config], epochs: np.ndarray, table: Mapping[str, Variable]
+    records: Iterable[_Records], configs: list[Config], epochs: np.ndarray, table: Mapping[str, Variable]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What was measured around single examples, and its coordinates. Both are empty if nothing was."""
+    """What was measured around single examples, and its coordinates. Both are empty if nothing was. It is taken out of
+    the records, so that not all is held twice."""
     records = [record for record in records if "energy" in record.results]
     if not records:
         return {}, {}
     bins = [frequencies(c.spectrum.points, c.spectrum.half_width) for c in configs]
     coordinates: dict[str, Any] = {
         "split": list(SPLITS),
-        "example": np.arange(max(record.results["energy"].shape[2] for record in records)),
+        "example": np.arange(max(record.results["energy"][1].shape[3] for record in records)),
         "frequency": np.unique(np.concatenate(bins)),
     }
     if any("plane_label" in record.results for record in records):
@@ -277,17 +289,15 @@ def _measured(
         dims = table[name].dims
         variables[name] = np.full([sizes[dim] for dim in dims], np.nan, np.float32)
         for record in (record for record in records if name in record.results):
-            values = record.results[name][:, None]  # (member, epoch, split, example, ...) or (..., plane, point)
-            where = {
-                "member": record.members,
-                "epoch": np.searchsorted(epochs, [record.epoch]),
-                "split": range(values.shape[2]),
-                "example": range(values.shape[3]),
-                "plane": range(probe.PLANES),
-                "point": range(probe.PLANE_POINTS**2),
-                "frequency": np.searchsorted(coordinates["frequency"], bins[record.members[0]]),
-            }
-            variables[name][np.ix_(*(where[dim] for dim in dims))] = values
+            own, values = record.results.pop(name)
+            values = values.swapaxes(0, 1)  # (member, epoch, split, example, ...) or (..., plane, point)
+            where = [record.members, np.searchsorted(epochs, own)]
+            # There may be fewer examples than of other members.
+            there = variables[name][:, :, : values.shape[2], : values.shape[3]]
+            if "frequency" in dims and len(bins[record.members[0]]) < sizes["frequency"]:
+                where.append(np.searchsorted(coordinates["frequency"], bins[record.members[0]]))
+                there, values = np.moveaxis(there, -1, 2), np.moveaxis(values, -1, 2)
+            there[np.ix_(*where)] = values
     return variables, coordinates
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import tensorstore as ts
 from flax import traverse_util
 
-from spectral_dd import strict_json
+from spectral_dd import provenance, strict_json
 from spectral_dd.errors import CheckpointError, InputError, reason
 from spectral_dd.files import Place
 
@@ -39,7 +39,7 @@ _READ_ERRORS = (OSError, ValueError, LookupError, RuntimeError, TypeError)
 
 def damaged(path: pathlib.Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"{path}: {reason}; experiments/verify.py --repair sets it aside and says what makes it anew"
+        f"{path}: {reason}; {provenance.command('verify')} --repair sets it aside and says what makes it anew"
     )
 
 
@@ -113,7 +113,7 @@ def to_host(tree: Tree) -> Flat:
 
 def make_seal(place: Place, epoch: int, flat: Flat) -> dict[str, Any]:
     """What `check_seal` checks, as JSON holds it."""
-    crcs = {name: leaf if isinstance(leaf, dict) else [_crc(row) for row in leaf] for name, leaf in flat.items()}
+    crcs = {name: leaf if isinstance(leaf, dict) else _crcs(leaf) for name, leaf in flat.items()}
     return strict_json.seal({"sweep": place.sweep, "pack": place.pack, "epoch": epoch, "arrays": crcs})
 
 
@@ -138,7 +138,7 @@ def check_seal(seal: Any, path: pathlib.Path, place: Place, epoch: int) -> Flat:
 def check_arrays(path: pathlib.Path, arrays: Flat, crcs: Flat) -> None:
     """Raises CheckpointError unless each member of each array has its CRC32."""
     for name, array in arrays.items():
-        if [_crc(row) for row in array] != crcs[name]:
+        if _crcs(array) != crcs[name]:
             raise damaged(path, f"{name[:40]!r} is damaged: CRC32 differs")
 
 
@@ -229,5 +229,7 @@ def _result(step: pathlib.Path, name: str, future: ts.Future) -> Any:
         raise damaged(step, f"{name[:40]!r} is damaged: {one_line(error)}") from error
 
 
-def _crc(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+def _crcs(array: np.ndarray) -> list[int]:
+    """The CRC32 of each member."""
+    members = np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8) if len(array) else ()
+    return [zlib.crc32(member) for member in members]

@@ -4,6 +4,7 @@ Every fault is a ValueError of one line that names the place, such as 'packs[0].
 """
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -69,11 +70,11 @@ def decode(kind: Any, value: Any, where: str) -> Any:
     Raises:
       ValueError: it is something else.
     """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
     if kind in _PLAIN:
         return _plain(kind, value, where)
+    if kind is Any:
+        return value
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         kind = types.NoneType if value is None else next(k for k in arguments if k is not types.NoneType)
         return decode(kind, value, where)
@@ -95,7 +96,7 @@ def decode_fields(kind: Any, value: Any, where: str = "", *, may_lack: Iterable[
       ValueError: a field is missing or unknown, or is something else than its annotation says.
     """
     content = _of_type(dict, "an object", value, where or "the file")
-    kinds = typing.get_type_hints(kind)
+    kinds = _kinds(kind)
     optional = {*may_lack, *getattr(kind, "__optional_keys__", ())}
     prefix = f"{where}." if where else ""
     if unknown := sorted(content.keys() - kinds.keys()):
@@ -103,6 +104,9 @@ def decode_fields(kind: Any, value: Any, where: str = "", *, may_lack: Iterable[
     if missing := sorted(kinds.keys() - content.keys() - optional):
         raise ValueError(f"{prefix}{missing[0]}: is missing")
     return {name: decode(kinds[name], item, f"{prefix}{name}") for name, item in content.items()}
+
+
+_kinds = functools.cache(typing.get_type_hints)  # of thousands of members there are the same facts
 
 
 def _plain(kind: type, value: Any, where: str) -> Any:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NotRequired, Self, TypedDict, TypeVar
 
-from spectral_dd import files, formats, locks, strict_json
+from spectral_dd import files, formats, locks, provenance, strict_json
 from spectral_dd.config import FIELDS, Config, check_names
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, file_reason
 
 T = TypeVar("T")
 
@@ -117,8 +117,7 @@ class Sweep:
         """
         version, content = formats.version_of(content), formats.as_newest(content)
         shared, members = (strict_json.decode(kind, content.pop(name, None), name) for name, kind in _MEMBERS.items())
-        shared = _typed(shared, "members[0]")
-        configs = [_config(shared, own, f"members[{i}]", version == formats.FORMAT) for i, own in enumerate(members)]
+        configs = _configs(shared, members, complete=version == formats.FORMAT)
         younger = {f.name for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
         if version < formats.SEALED and (unknown := sorted(content.keys() & younger)):
             raise ValueError(f"{unknown[0]}: is unknown in format {version}")
@@ -153,11 +152,22 @@ class Sweep:
 _MEMBERS = {"shared": dict[str, Any], "members": list[dict[str, Any]]}
 
 
-def _config(shared: dict[str, Any], own: dict[str, Any], where: str, complete: bool) -> Config:
-    """A member from its stored values; of an older format, what is missing has its default."""
-    if complete and (missing := [name for name in FIELDS if name not in shared and name not in own]):
-        raise ValueError(f"{where}.{missing[0]}: is missing")
-    return Config.of(**shared | _typed(own, where))
+def _configs(shared: dict[str, Any], members: list[dict[str, Any]], complete: bool) -> list[Config]:
+    """Members from their stored values; of an older format, what is missing has its default."""
+    shared = _typed(shared, "members[0]")
+    own = {name: default for name, default in Config.of().values().items() if name not in shared}
+    configs: list[Config] = []
+    for i, stored in enumerate(members):
+        where = f"members[{i}]"
+        values = _typed(stored, where)
+        if complete and (missing := [name for name in own if name not in values]):
+            raise ValueError(f"{where}.{missing[0]}: is missing")
+        if twice := [name for name in values if name not in own]:
+            raise ValueError(f"{where}.{twice[0]}: is among what all members share")
+        values = own | values
+        # All differ from the first in their own values alone.
+        configs.append(configs[0].replace(**values) if configs else Config.of(**shared, **values))
+    return configs
 
 
 def _typed(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -185,11 +195,10 @@ def _read(workdir: str | os.PathLike, make: Callable[[Any], T]) -> T:
     try:
         return make(strict_json.parse(path.read_text()))
     except (FileNotFoundError, NotADirectoryError):
-        message = f"--workdir={workdir}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one"
+        message = f"--workdir={workdir}: holds no sweep (no sweep.json); {provenance.command('train_sweep')} makes one"
         raise InputError(message) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        message = f"{path}: cannot be read as a sweep: {reason}"
+        message = f"{path}: cannot be read as a sweep: {file_reason(error)}"
         raise InputError(f"{message[:220]}; bring back a copy of the file, or train in another directory") from error
 
 
@@ -214,7 +223,7 @@ def check_workdir(workdir: str | os.PathLike, configs: Sequence[Config], *, exte
                 raise InputError(f"--workdir={workdir}: has files but no sweep.json; give an empty or new directory")
             return None
     except OSError as error:
-        raise InputError(f"--workdir={workdir}: cannot be used: {error.strerror}") from error
+        raise InputError(f"--workdir={workdir}: cannot be used: {file_reason(error)}") from error
     there = read_sweep(directory)
     if not extend and (differs := difference(there.configs, configs)):
         raise InputError(
@@ -260,7 +269,7 @@ def write_sweep(workdir: str | os.PathLike, new: Sweep, before: Sweep | None = N
                 if read_sweep(workdir) == before:
                     files.write_whole(path, strict_json.dump(new.to_json()))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be written: {file_reason(error)}") from error
     winner = check_workdir(workdir, new.configs)
     assert winner is not None
     return winner

@@ -6,11 +6,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from spectral_dd import checkpoint, locks, named_spectra, stored
+from spectral_dd import checkpoint, locks, named_spectra, provenance, stored
 from spectral_dd.errors import CheckpointError, InputError
 from spectral_dd.files import Place, workdir_path
 from spectral_dd.planning.epochs import recorded_epochs
-from spectral_dd.provenance import arguments, call, shell
 from spectral_dd.sweeps import Sweep, read_sweep
 
 
@@ -52,18 +51,20 @@ def check_run(workdir: str | os.PathLike) -> Iterator[Finding]:
 def _made_with(sweep: Sweep, workdir: pathlib.Path) -> str:
     """The command that trains the sweep, where it is now."""
     recorded = sweep.provenance["command"]
-    flags = [(name, str(workdir) if name == "workdir" else value) for name, value in arguments(recorded)]
-    return shell(call(recorded), flags) if call(recorded) else f"sdd.train({str(workdir)!r}, ...)"
+    flags = [(name, str(workdir) if name == "workdir" else value) for name, value in provenance.arguments(recorded)]
+    words = provenance.call(recorded)
+    return provenance.shell(words, flags) if words else f"sdd.train({str(workdir)!r}, ...)"
 
 
 def _check_spectra(workdir: pathlib.Path, sweep: Sweep, directory: pathlib.Path) -> Iterator[Finding]:
-    command = f"python experiments/evaluate_spectrum.py --workdir={workdir} --name={directory.name}"
+    command = provenance.command("evaluate_spectrum", workdir=workdir, name=directory.name)
     try:
         spectra = named_spectra.read(workdir, directory.name, sweep)
     except InputError as error:
         yield Finding("damaged", directory, str(error).partition(": ")[2].partition(";")[0], f"{command} ...")
         return
-    command = " ".join([command, *(f"--{name}={value}" for name, value in spectra.settings.items())])
+    asked = {"workdir": workdir, "name": directory.name, **spectra.settings}
+    command = provenance.command("evaluate_spectrum", **asked)
     places = [spectra.place(workdir, directory.name, number) for number in range(len(sweep.packs))]
     yield from _check_packs(directory / "packs", places, _targets(sweep), command)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from spectral_dd import progress
+from spectral_dd.members import expand
 from spectral_dd.planning.cost import CPU
 from spectral_dd.progress import TimeLeft, going_on, say, stop_signals, track
 
@@ -31,6 +32,25 @@ def test_time_left_follows_what_packs_took():
     left.add(1, 0.0, 5.0, setting_up=True, records_left=2)
     left.add(1, 1.0, 40.0, setting_up=False, records_left=0)
     assert left.seconds() == 0
+
+
+def test_a_plan_for_another_kind_of_device_says_nothing_of_the_time_before_something_is_trained():
+    """Of it the ratios are believed: the second pack takes twice as long as the first."""
+    left = TimeLeft({0: 1e6, 1: 2e6}, {0: 1, 1: 1}, at_a_time=1, planned=False)
+    assert left.seconds() is None
+    left.add(0, 0.0, 5.0, setting_up=True, records_left=1)
+    assert left.seconds() is None
+    left.add(0, 1.0, 10.0, setting_up=False, records_left=0)
+    assert left.seconds() == pytest.approx(5 + 20)
+    assert TimeLeft({}, {}, at_a_time=1, planned=False).seconds() == 0
+
+
+def test_the_line_has_no_time_left_before_it_is_known():
+    configs = expand({"width": [2, 4]})
+    for planned, line in ((False, "setting up"), (True, "setting up, 0:00:26 left")):
+        assert progress.Progress({0: 10.0}, {0: [1, 2]}, planned=planned)._line() == line
+    unknown = progress.Progress({0: 10.0}, {0: [1, 2]}, planned=False)
+    assert unknown.pack(0, "pack 1/1", configs).facts()["seconds_left"] is None
 
 
 def test_the_longest_pack_bounds_the_time_of_packs_side_by_side():

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,27 @@ def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_a
     status = sdd.status(tmp_path / "run")
     assert status.members == {"done": 4, "running": 0, "waiting": 0, "failed": 0}
     assert status.spectra == {"long": 2} and status.problems == []
+
+
+def test_the_array_of_the_documentation_evaluates_a_sweep_that_is_there(slurm, small, tmp_path):
+    run = shutil.copytree(small, tmp_path / "run")
+    (line,) = re.findall(r"^    (sbatch (?:.*\\\n)*.*)$", (SCRIPTS.parent / "docs" / "clusters.md").read_text(), re.M)
+    for words, here in (
+        ("0-63", "0-1"),
+        ("/shared/runs/big", str(run)),
+        ("=512", "=16"),
+        ("experiments", str(SCRIPTS)),
+        ("srun python", f"srun {sys.executable}"),
+    ):
+        assert words in line
+        line = line.replace(words, here)
+    said = subprocess.run(line, shell=True, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    job = said.split()[-1]
+    slurm.wait_for(lambda: {slurm.state(f"{job}_{i}") for i in range(2)} <= {"COMPLETED", "FAILED"}, 200)
+    said = "".join((tmp_path / f"slurm-{job}_{i}.out").read_text() for i in range(2))
+    assert "task 0 of 2 (SLURM_ARRAY_TASK_ID=0, SLURM_PROCID=0): 1 of 1 pack" in said
+    assert "task 1 of 2 (SLURM_ARRAY_TASK_ID=1, SLURM_PROCID=0): none of 1 pack" in said
+    assert sdd.load_results(run, "fine").energy.notnull().all()
 
 
 def test_a_job_requeued_at_its_time_limit_and_without_its_node_ends_bit_identical(slurm, many_steps, tmp_path, capsys):

@@ -1,9 +1,12 @@
 """Jobs without Slurm: what is submitted, run here, and refused."""
 
 import json
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -157,3 +160,45 @@ def test_status_of_no_sweep_is_answered_in_one_line(tmp_path, capsys):
     assert "holds no sweep" in capsys.readouterr().err
     assert run_script("status.py", f"--runs={tmp_path}") == 2
     assert f"--runs={tmp_path}: no sweep is below it" in capsys.readouterr().err
+
+
+def test_a_refused_job_leaves_nothing_behind(small_axes, tmp_path, monkeypatch, capsys):
+    programs, run = tmp_path / "bin", tmp_path / "run"
+    for folder in (programs, run):
+        folder.mkdir()
+    for program in ("sbatch", "srun"):
+        (programs / program).write_text("#!/bin/sh\necho 'sbatch: error: no controller answers' >&2\nexit 1\n")
+        (programs / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    arguments = [f"--workdir={run}", "--evaluate=--name=long --spectrum_points=16", *flags_of(small_axes)]
+    assert run_script("submit.py", *arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "submit.py: train: sbatch: error: no controller answers"
+    assert list(run.iterdir()) == []
+    (run / "jobs").mkdir()
+    (run / "jobs" / "17_0.failures").write_text("of the jobs before\n")
+    assert run_script("submit.py", *arguments) == 2
+    assert [path.name for path in (run / "jobs").iterdir()] == ["17_0.failures"]
+
+
+def test_ctrl_c_lets_the_tasks_here_save(small_axes, tmp_path):
+    """As a terminal sends it: to submit.py, to what submitit starts and to the tasks, all at once."""
+    run = tmp_path / "run"
+    axes = small_axes | {"epochs": 100_000, "records_per_decade": 4, "seed": 0, "width": 2}
+    command = [sys.executable, str(SCRIPTS / "submit.py"), f"--workdir={run}", "--cluster=local", "--then="]
+    here = subprocess.Popen(
+        [*command, "--tune=off", *flags_of(axes)], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    while not [*run.glob("packs/000/records/10*")]:
+        assert here.poll() is None
+        time.sleep(0.1)
+    os.killpg(here.pid, signal.SIGINT)
+    _, errors = here.communicate(timeout=120)
+    assert here.returncode == 128 + signal.SIGINT
+    assert "SIGINT: passed on to the tasks; stopping as soon as the epoch is saved" in errors
+    assert errors.splitlines()[-1] == (
+        f"submit.py: train: its tasks have stopped; the same command goes on; logs: {run}/jobs"
+    )
+    (log,) = run.glob("jobs/*.out")
+    assert f"saved in {run}" in log.read_text()
+    with pytest.raises(ProcessLookupError):  # None is left of them.
+        os.killpg(here.pid, 0)

@@ -238,6 +238,7 @@ def change(path, value):
         (("members", 0, "width"), "1", "members[0].width: must be a whole number"),
         (("members", 0, "width"), 2, "members: must be one or more different ones"),
         (("shared", "seed"), None, "members[0].seed: is missing"),
+        (("members", 1, "seed"), 0, "members[1].seed: is among what all members share"),
         (("shared", "sed"), 1, "members[0], 'sed': is no field of a member"),
         (("apart",), None, "apart: is missing"),
         (("identity",), None, "identity: is missing"),

@@ -35,6 +35,13 @@ def high_frequency_share(power: xr.DataArray, first: int | None = None) -> xr.Da
     return xr.apply_ufunc(share, power, input_core_dims=[["frequency"]], dask="allowed")
 
 
+def over_examples(values: xr.DataArray, dtype: type[np.floating] = np.float64) -> xr.DataArray:
+    """The mean over examples (..., example, ...); NaN is passed over."""
+    if values.sizes["example"] == 1:  # as of thousands of networks
+        return values.isel(example=0, drop=True).astype(dtype)
+    return values.mean("example", dtype=dtype)
+
+
 def high_frequency_ratio(energy: xr.DataArray, first: int | None = None) -> xr.DataArray:
     """`high_frequency_share` of the mean over examples: a ratio of means, in which large outputs count more.
 
@@ -48,7 +55,7 @@ def high_frequency_ratio(energy: xr.DataArray, first: int | None = None) -> xr.D
     Raises:
       ValueError: there is no bin from `first` on, or none below it.
     """
-    return high_frequency_share(energy.mean("example", dtype=np.float64), first).rename("high_frequency_ratio")
+    return high_frequency_share(over_examples(energy), first).rename("high_frequency_ratio")
 
 
 def slope_share(energy: xr.DataArray, slope_energy: xr.DataArray, num_points: int) -> xr.DataArray:
@@ -66,8 +73,8 @@ def slope_share(energy: xr.DataArray, slope_energy: xr.DataArray, num_points: in
       (...): from `first_high_bin` on; above 1 where the line and what else there is cancel.
     """
     first = first_high_bin(energy.sizes["frequency"])
-    of_line = float(slope_spectrum(num_points)[first:].sum()) * slope_energy.mean("example", dtype=np.float64)
-    high = energy.mean("example", dtype=np.float64).isel(frequency=slice(first, None)).sum("frequency", skipna=False)
+    of_line = float(slope_spectrum(num_points)[first:].sum()) * over_examples(slope_energy)
+    high = over_examples(energy).isel(frequency=slice(first, None)).sum("frequency", skipna=False)
     return (of_line / high.where(high > 0)).rename("slope_share")
 
 
@@ -84,8 +91,8 @@ def noise_share(residual_energy: xr.DataArray, noise_energy: xr.DataArray) -> xr
     Returns:
       (..., frequency); above 1 by chance, where there is nothing but rounding.
     """
-    residual = residual_energy.mean("example", dtype=np.float64)
-    return (noise_energy.mean("example", dtype=np.float64) / residual.where(residual > 0)).rename("noise_share")
+    residual = over_examples(residual_energy)
+    return (over_examples(noise_energy) / residual.where(residual > 0)).rename("noise_share")
 
 
 def by_bins(spectra: xr.Dataset, function: Callable[[xr.Dataset], xr.DataArray]) -> xr.DataArray:

@@ -6,7 +6,6 @@ After Somepalli et al., arXiv 2203.08124. Where the planes are is in `probe.plan
 import math
 
 import numpy as np
-import scipy.ndimage
 import xarray as xr
 
 from spectral_dd.analysis.curves import groups, varying
@@ -48,6 +47,8 @@ def plane_regions(plane_label: xr.DataArray) -> xr.DataArray:
     Returns:
       (...), NaN where a label is.
     """
+    import scipy.ndimage  # here, because it takes a while, and thousands of networks are read without their planes
+
     side = math.isqrt(plane_label.sizes["point"])
     labels = plane_label.values.reshape(-1, side, side)
     number = np.zeros(len(labels))

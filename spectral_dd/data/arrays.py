@@ -7,7 +7,7 @@ import numpy as np
 
 from spectral_dd.data.dataset import ARRAYS, Dataset
 from spectral_dd.data.source import Wanted
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, file_reason
 from spectral_dd.files import expanded
 
 # What NumPy and zipfile raise for a damaged file depends on the place of the damage.
@@ -41,8 +41,7 @@ def load_npz(path: str, wanted: Wanted) -> Dataset:
     except InputError:
         raise
     except _READ_ERRORS as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: {what} cannot be read: {reason}") from error
+        raise InputError(f"{path}: {what} cannot be read: {file_reason(error)}") from error
     columns = {
         name: array
         for name, array in arrays.items()

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 
 from spectral_dd.data.dataset import Dataset, class_numbers
-from spectral_dd.errors import InputError, nearest
+from spectral_dd.errors import InputError, file_reason, nearest
 from spectral_dd.files import expanded
 
 
@@ -56,7 +56,7 @@ def _from_npy(about: str, path: str, column: str) -> np.ndarray:
     try:
         array = np.load(expanded(path), allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{about}{path} cannot be read: {_reason(error)}") from error
+        raise InputError(f"{about}{path} cannot be read: {file_reason(error)}") from error
     names = list(array.dtype.names or ()) if isinstance(array, np.ndarray) else []
     if not column and not names:
         return array
@@ -68,7 +68,7 @@ def _from_csv(about: str, path: str, column: str) -> np.ndarray:
         text = expanded(path).read_text(encoding="utf-8-sig")
         lines = [line for line in csv.reader(text.splitlines(), skipinitialspace=True) if line]
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{about}{path} cannot be read: {_reason(error)}") from error
+        raise InputError(f"{about}{path} cannot be read: {file_reason(error)}") from error
     if not lines:
         raise InputError(f"{about}{path} is empty")
     names, rows = [cell.strip() for cell in lines[0]], lines[1:]
@@ -95,7 +95,3 @@ def _one(about: str, path: str, column: str, names: list[str]) -> str:
     known = f"has the columns {', '.join(names)}" if names else "has no columns"
     asked = f"there is no column {column}" if column else f"{path}:COLUMN must say which"
     raise InputError(f"{about}{asked}; {path} {known}.{nearest(column, names)}")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

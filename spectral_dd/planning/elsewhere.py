@@ -1,7 +1,10 @@
 """A sweep on hardware that is not here, as a table with a line a pack; nothing is written."""
 
+import collections
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from spectral_dd.errors import InputError, counted
 from spectral_dd.family import host_arrays
@@ -14,6 +17,9 @@ from spectral_dd.planning.hardware import GIB, Chip, Target
 from spectral_dd.planning.prepare import Prepared
 from spectral_dd.programs import lowerings
 from spectral_dd.sweeps import Pack, Sweep
+
+# Packs whose members differ in nothing but width are compiled at so many widths, since each takes minutes.
+WIDTHS = 6
 
 
 def describe(
@@ -35,19 +41,61 @@ def describe(
     prepared = prepared.of(sweep.configs)
     jobs = [_job(prepared, sweep, pack, hardware) for pack in sweep.packs]
     yield "pack  members  widths  lowering       memory  a step of all members of a device  at least  programs"
-    device_seconds = 0.0
-    for number, (job, accounts) in enumerate(zip(jobs, target.compile_for(hardware, jobs), strict=True)):
-        yield f"{number:4d}  {_line(job, accounts, hardware)}"
-        pack = sweep.packs[number]
-        draws = [prepared.draws[i] for i in pack.members]
-        recorded = recorded_epochs(job.configs[0], pack.ends)
-        with_spectra = spectrum_epochs(job.configs, prepared.dataset(pack.members[0]), draws, pack.ends)
-        device_seconds += _seconds(job, accounts, hardware.chip, len(recorded), len(with_spectra))
+    records = [_records(prepared, pack) for pack in sweep.packs]
+    groups = collections.defaultdict[tuple, dict[int, int]](dict)  # of packs whose members differ in the width alone
+    for number, (job, times) in enumerate(zip(jobs, records, strict=True)):
+        widest = packing.widest(job.configs)
+        alike = (*widest.static().values(), widest.steps, job.lowering, job.programs, times)
+        groups[alike][number] = widest.width
+    compiled = sorted(number for widths in groups.values() for number in spread(widths))
+    seconds: dict[int, float] = {}  # of a member
+    accounts_of = target.compile_for(hardware, [jobs[number] for number in compiled])
+    for number, accounts in zip(compiled, accounts_of, strict=True):
+        yield f"{number:4d}  {_line(jobs[number], accounts, hardware)}"
+        of_pack = _seconds(jobs[number], accounts, hardware.chip, *records[number])
+        seconds[number] = of_pack / len(jobs[number].configs)
+    if left := len(jobs) - len(compiled):
+        yield (
+            f"{counted(left, 'pack')} of widths between these: not compiled; a member's time follows a power of the "
+            "width between two that are"
+        )
+    device_seconds = sum(
+        len(jobs[number].configs) * each
+        for widths in groups.values()
+        for number, each in zip(widths, between(widths, seconds), strict=True)
+    )
     yield (
         f"{counted(len(sweep.configs), 'member')} in {counted(len(sweep.packs), 'pack')} on {hardware.name}: at least "
         f"{device_seconds / 3600:.2g} device hours, by the roofline of the data sheet: a lower bound, not a promise; "
         f"records take up to {disk.in_units(disk.disk_bytes(workdir, sweep, prepared, cost))} of the disk"
     )
+
+
+def spread(widths: Mapping[int, int]) -> list[int]:
+    """`WIDTHS` of the packs, or all if they are no more, from the narrowest to the widest at even ratios.
+
+    Args:
+      widths: by the number of the pack.
+    """
+    numbers = sorted(widths, key=lambda number: widths[number])
+    if len(numbers) <= WIDTHS:
+        return numbers
+    there = np.log([widths[number] for number in numbers])
+    wanted = np.linspace(there[0], there[-1], WIDTHS)
+    return [numbers[place] for place in dict.fromkeys(np.abs(there - one).argmin() for one in wanted)]
+
+
+def between(widths: Mapping[int, int], seconds: Mapping[int, float]) -> list[float]:
+    """Seconds of a member of each pack, from those of some: straight lines between neighbours on logarithmic axes."""
+    known = sorted((width, seconds[number]) for number, width in widths.items() if number in seconds)
+    return np.exp(np.interp(np.log(list(widths.values())), *np.log(known).T)).tolist()
+
+
+def _records(prepared: Prepared, pack: Pack) -> tuple[int, int]:
+    """How many records a pack has, and how many of them with spectra."""
+    configs, draws = [prepared.configs[i] for i in pack.members], [prepared.draws[i] for i in pack.members]
+    with_spectra = spectrum_epochs(configs, prepared.dataset(pack.members[0]), draws, pack.ends)
+    return len(recorded_epochs(configs[0], pack.ends)), len(with_spectra)
 
 
 def _job(prepared: Prepared, sweep: Sweep, pack: Pack, hardware: Target) -> target.Job:

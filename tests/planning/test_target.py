@@ -1,5 +1,6 @@
 """Names of hardware, and small programs compiled for it where the compilers are installed."""
 
+import numpy as np
 import pytest
 
 from spectral_dd.cli import run_script
@@ -7,7 +8,7 @@ from spectral_dd.config import Config
 from spectral_dd.data import draw_all
 from spectral_dd.errors import InputError
 from spectral_dd.family import host_arrays
-from spectral_dd.planning import hardware, target
+from spectral_dd.planning import elsewhere, hardware, target
 from spectral_dd.sweeps import Lowering
 
 SCRIPT = "experiments/train_sweep.py"
@@ -57,6 +58,17 @@ def test_a_roofline_takes_the_longer_of_products_and_bytes():
     assert account._replace(bytes=2 * 3.352e9).seconds(chip, Config.of(dtype="bfloat16")) == pytest.approx(2e-3)
     exact, tf32 = (account.seconds(chip, Config.of(matmul_precision=p)) for p in ("float32", "tensorfloat32"))
     assert exact == pytest.approx(989 / 67 * 1e-3) and tf32 == pytest.approx(989 / 495 * 1e-3)
+
+
+def test_of_many_packs_some_widths_are_compiled_and_a_power_law_between_them_is_met():
+    widths = {number: number + 1 for number in range(64)}
+    compiled = elsewhere.spread(widths)
+    assert [widths[number] for number in compiled] == [1, 2, 5, 12, 28, 64]
+    law = {number: 3.0 * width**1.5 for number, width in widths.items()}
+    np.testing.assert_allclose(elsewhere.between(widths, {n: law[n] for n in compiled}), list(law.values()))
+    few = {7: 4, 3: 16, 5: 4}
+    assert elsewhere.spread(few) == [7, 5, 3]
+    assert elsewhere.between(few, {7: 1.0, 3: 2.0, 5: 1.0}) == pytest.approx([1, 2, 1])
 
 
 def job_of(configs, dataset, num_devices=1):
