@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+from spectral_dd.config import AUTO
 from spectral_dd.errors import InputError
 from spectral_dd.family import host_arrays
 from spectral_dd.planning import disk, packing, target
@@ -29,6 +30,8 @@ def describe(
             f"--target={hardware.name}: has {hardware.num_devices} devices for {len(prepared.configs)} members; "
             "choose fewer"
         )
+    if any(config.dtype == AUTO for config in prepared.configs):
+        raise InputError(f"--dtype={AUTO}: is measured on the devices that are here; give the type with --target")
     cost = Cost(prepared.configs, prepared.datasets)
     sweep, _ = sweep_for(workdir, prepared, cost, min_packs, extend=extend, target=hardware)
     prepared = prepared.of(sweep.configs)
