@@ -1,6 +1,6 @@
 """Runs again what docs/results.md reports, and prints its tables; also the figures that README and that page show.
 
-About 12 minutes on two cores. Parts that are finished are not trained again.
+About an hour on two cores. Parts that are finished are not trained again.
 
     python experiments/results.py --runs=runs            # all parts
     python experiments/results.py --runs=runs --part=demo,mnist1d
@@ -31,9 +31,9 @@ PARTS = {
         ],
     ),
     "seeds": (
-        "8 minutes",
+        "45 minutes",
         [
-            "train_sweep.py --workdir={dir} --width=8,32 --seed=0,1,2,3,4 --label_noise=0,0.15",
+            "train_sweep.py --workdir={dir} --width=8,16,23,32 --seed=0,1,2,3,4,5,6,7,8,9 --label_noise=0,0.15",
             "report.py --workdir={dir}",
             "indicate.py --workdir={dir}",
         ],

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jaxlib
 
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, counted
 from spectral_dd.files import cache_directory
 
 # These end the process on valid programs, such as a product of arrays of rank 7, summed (jax issues 39257, 40412).
@@ -48,7 +48,7 @@ def set_up() -> None:
     count = _count_devices(platforms)
     if not in_time and jax.default_backend() == "cpu" and count < cores:
         print(
-            f"JAX already uses {count} CPU device{'s' * (count > 1)}; training runs on that, up to {cores / count:.0f} "
+            f"JAX already uses {counted(count, 'CPU device')}; training runs on that, up to {cores / count:.0f} "
             "times slower than with one device a core: call spectral_dd before other JAX code, or set "
             f"JAX_NUM_CPU_DEVICES={cores}",
             file=sys.stderr,

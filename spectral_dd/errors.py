@@ -1,4 +1,4 @@
-"""The errors that users see. Each message is one line; the scripts print it and exit."""
+"""The errors that users see, and words for such lines. Each message is one line; the scripts print it and exit."""
 
 import difflib
 from collections.abc import Iterable
@@ -32,6 +32,11 @@ class Interrupted(Exception):
 def reason(error: BaseException) -> str:
     """What code of somebody else raised, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns '1 pack' or '2 packs'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 from spectral_dd import checkpoint, devices, launcher, models, named_spectra, own_measures, progress, stored
 from spectral_dd.data import Dataset
-from spectral_dd.errors import InputError, Interrupted
+from spectral_dd.errors import InputError, Interrupted, counted
 from spectral_dd.family import Family
 from spectral_dd.files import Place
-from spectral_dd.planning import packing
+from spectral_dd.planning import fit, packing
+from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.prepare import Prepared, prepare
 from spectral_dd.sweeps import Pack, read_sweep
 
@@ -68,11 +70,14 @@ def evaluate_spectra(
             raise InputError(f"--workdir={workdir}: nothing is recorded yet")
         if any(c.spectrum.measures for c in configs):
             print(f"--name={name}: {named_spectra.LEFT_OUT}", file=sys.stderr)
+        mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
+        cost = Cost(configs, prepared.datasets)
+        for number in mine:
+            fit.fitting(prepared, sweep.packs[number], jax.local_devices(), cost, names=("spectra",))
         described = own_measures.described(c.measure for c in configs)
         spectra = named_spectra.settle(workdir, name, sweep, settings, described)
-        mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
         if task.source:
-            print(f"{task}: {len(mine) or 'none'} of {len(sweep.packs)} packs", file=sys.stderr)
+            print(f"{task}: {len(mine) or 'none'} of {counted(len(sweep.packs), 'pack')}", file=sys.stderr)
         with devices.Compilations() as compilations, progress.stop_signals(lambda: "evaluating") as stop_signal:
             for number in mine:
                 source, target = sweep.place(workdir, number), spectra.place(workdir, name, number)

@@ -16,7 +16,7 @@ import rich.console
 import rich.progress
 
 from spectral_dd.config import Config
-from spectral_dd.planning.cost import COMPILE_SECONDS
+from spectral_dd.planning.cost import CPU
 
 # After so long without a word a line says what is going on.
 SILENCE_SECONDS = 5.0
@@ -132,7 +132,7 @@ class TimeLeft:
         training = sum(pack.training for pack in packs) / trained if trained else 1.0
         recording = sum(pack.recording for pack in packs) / recorded if recorded else 0.0
         finished = [pack.setup for pack in packs if pack.done >= _ALL and pack.setup]
-        setup = sum(finished) / len(finished) if finished else COMPILE_SECONDS
+        setup = sum(finished) / len(finished) if finished else CPU.compile_seconds
         left = [
             max(0.0, setup - pack.setup) + (training * (1 - pack.done) + recording * pack.records_left) * pack.cost
             for pack in packs

@@ -10,7 +10,7 @@ from flax import linen as nn
 from spectral_dd import devices, files, launcher, locks, models, stored, summary
 from spectral_dd.config import AUTO, Config
 from spectral_dd.data import Dataset
-from spectral_dd.errors import InputError, Interrupted, LockedError
+from spectral_dd.errors import InputError, Interrupted, LockedError, counted
 from spectral_dd.own_measures import Measures
 from spectral_dd.pack_training import train_pack
 from spectral_dd.planning import packing, types
@@ -102,7 +102,7 @@ def train(
     prepared, sweep = beside_signals([prepare_and_plan])[0]
     mine = packing.shares([pack.cost for pack in sweep.packs], task.count)[task.index]
     if task.source:
-        print(f"{task}: {len(mine) or 'none'} of {len(sweep.packs)} packs", file=sys.stderr)
+        print(f"{task}: {len(mine) or 'none'} of {counted(len(sweep.packs), 'pack')}", file=sys.stderr)
     if not mine:
         return sweep
     _train_packs(workdir, sweep, prepared, mine, 60 * save_minutes, x64)

@@ -34,7 +34,7 @@ def flags_of(axes):
 
 def test_dry_run_and_help_train_nothing(tmp_path, capsys):
     assert run_script("train_sweep.py", f"--workdir={tmp_path}/new", "--width=1,2", "--dry_run") == 0
-    assert "2 members in 1 packs" in capsys.readouterr().out
+    assert "2 members in 1 pack" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
     assert run_script("train_sweep.py", "--help") == 0
     output = capsys.readouterr().out

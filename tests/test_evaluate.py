@@ -5,6 +5,7 @@ import pytest
 
 import spectral_dd as sdd
 from spectral_dd.errors import InputError
+from spectral_dd.planning import fit
 
 
 def test_other_spectra_on_the_checkpoints(small):
@@ -45,3 +46,10 @@ def test_settings_that_cannot_work_write_nothing(small, name, settings, message)
     with pytest.raises(InputError, match=message):
         sdd.evaluate_spectra(small, name, settings)
     assert not (small / "spectra" / name).exists()
+
+
+def test_what_is_too_large_is_said_before_anything_is_written(small, monkeypatch):
+    monkeypatch.setattr(fit, "memory", lambda device: 1000)
+    with pytest.raises(InputError, match=r"--width=\d+: spectra of one mlp with --spectrum_points=8 needs .* GiB of"):
+        sdd.evaluate_spectra(small, "large", {"spectrum_points": 8})
+    assert not (small / "spectra" / "large").exists()

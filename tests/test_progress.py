@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from spectral_dd import progress
-from spectral_dd.planning.cost import COMPILE_SECONDS
+from spectral_dd.planning.cost import CPU
 from spectral_dd.progress import TimeLeft, going_on, say, stop_signals, track
 
 
 def test_before_anything_is_known_the_plan_counts_compilations():
     costs, records = {0: 10.0, 1: 20.0}, {0: 5, 1: 5}
-    assert TimeLeft(costs, records, at_a_time=1).seconds() == pytest.approx(30 + 2 * COMPILE_SECONDS)
-    assert TimeLeft(costs, records, at_a_time=2).seconds() == pytest.approx(20 + COMPILE_SECONDS)
+    assert TimeLeft(costs, records, at_a_time=1).seconds() == pytest.approx(30 + 2 * CPU.compile_seconds)
+    assert TimeLeft(costs, records, at_a_time=2).seconds() == pytest.approx(20 + CPU.compile_seconds)
 
 
 def test_time_left_follows_what_packs_took():
@@ -22,10 +22,10 @@ def test_time_left_follows_what_packs_took():
     left = TimeLeft({0: 10.0, 1: 20.0}, {0: 2, 1: 2}, at_a_time=1)
     left.add(0, 0.0, 5.0, setting_up=True, records_left=2)
     left.add(0, 0.5, 10.0, setting_up=False, records_left=2)
-    assert left.seconds() == pytest.approx((COMPILE_SECONDS - 5) + 10 + COMPILE_SECONDS + 40)
+    assert left.seconds() == pytest.approx((CPU.compile_seconds - 5) + 10 + CPU.compile_seconds + 40)
     # A record takes a tenth of the pack's planned seconds, and so it will in a pack that is twice as large.
     left.add(0, 0.0, 1.0, setting_up=False, records_left=1)
-    assert left.seconds() == pytest.approx((COMPILE_SECONDS - 5) + 10 + 1 + COMPILE_SECONDS + 40 + 2 * 2)
+    assert left.seconds() == pytest.approx((CPU.compile_seconds - 5) + 10 + 1 + CPU.compile_seconds + 40 + 2 * 2)
     left.add(0, 0.5, 10.0, setting_up=False, records_left=0)
     assert left.seconds() == pytest.approx(5 + 40 + 4)
     left.add(1, 0.0, 5.0, setting_up=True, records_left=2)
@@ -36,7 +36,7 @@ def test_time_left_follows_what_packs_took():
 def test_the_longest_pack_bounds_the_time_of_packs_side_by_side():
     left = TimeLeft({0: 100.0, 1: 1.0}, {0: 3, 1: 3}, at_a_time=2)
     left.add(1, 1.0, 1.0, setting_up=False, records_left=0)
-    assert left.seconds() == pytest.approx(COMPILE_SECONDS + 100)
+    assert left.seconds() == pytest.approx(CPU.compile_seconds + 100)
 
 
 def test_what_is_going_on_is_said_after_a_silence_and_only_then(monkeypatch, capsys):

@@ -136,7 +136,7 @@ def test_it_trains_in_a_thread(small, small_axes, tmp_path):
 
 def test_a_task_without_a_share_says_so(small, small_axes, capsys):
     sdd.train(small, expand(small_axes), task_index=1, task_count=2)
-    assert "task 1 of 2 (--task_index): none of 1 packs\n" in capsys.readouterr().err
+    assert "task 1 of 2 (--task_index): none of 1 pack\n" in capsys.readouterr().err
 
 
 def test_a_finished_sweep_is_left_alone(finished, axes):
@@ -235,7 +235,7 @@ def two_packs(monkeypatch, small_axes):
             Pack(tuple(i for i, c in enumerate(configs) if c.width == width), lowering, float(width))
             for width in (2, 8)
         ]
-        monkeypatch.setattr(packing, "plan", lambda *args: packing.Plan(packs, apart))
+        monkeypatch.setattr(packing, "plan", lambda *args: packing.Plan(packs, apart, 16.0))
         return sdd.train(workdir, configs, **options)
 
     return train

@@ -10,7 +10,7 @@ import numpy as np
 
 from spectral_dd.data.on_device import SCALES
 from spectral_dd.data.streams import Stream, generator
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, counted
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -112,7 +112,7 @@ class Dataset:
         values = f"{kind}, 0 to {SCALES[kind]} as 0 to 1" if kind in SCALES else f"{kind}, {self._range()}"
         return (
             f"data {self.name}: {len(self.train_labels):,} training and {len(self.test_labels):,} test images, "
-            f"{height}x{width} with {channels} channel{'s' * (channels > 1)}, {values}; {self.num_classes} classes"
+            f"{height}x{width} with {counted(channels, 'channel')}, {values}; {self.num_classes} classes"
         )
 
     def _range(self) -> str:

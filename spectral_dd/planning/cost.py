@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,30 @@ from spectral_dd import models
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.planning.exactness import exact_models
+from spectral_dd.programs import lowerings
 
-# The cost model: seconds and rates of one device, with convolutions by `im2col`. Fitted on a core of a server CPU to
-# cnn5 at 8x8 and 32x32, widths 1 to 32, which it gives to within a third. Only ratios matter, and not much: a wrong cut
-# costs a compilation or some padding, never a result. Where a sweep is long enough, `tune.py` measures instead.
-COMPILE_SECONDS = 16.0
-STEP_SECONDS = 2e-5
-FLOPS_PER_SECOND = 95e9
-BYTES_PER_SECOND = 65e9
+
+class Rates(NamedTuple):
+    """The cost model of one device: what a compilation takes; a step of what is computed together, at least and for
+    each array of parameters; and FLOPs and bytes a second.
+
+    Only ratios matter, and not much: a wrong cut costs a compilation or some padding, never a result. Where a sweep is
+    long enough, `tune.py` measures instead.
+    """
+
+    compile_seconds: float
+    step_seconds: float
+    array_seconds: float
+    flops: float
+    bytes: float
+
+
+# Fitted on a core of a server CPU, with `im2col`, to cnn5 at 8x8 and 32x32, widths 1 to 32, to within a third.
+CPU = Rates(16.0, 2e-5, 0.0, 95e9, 65e9)
+# Fitted on an H200 in bfloat16 to resnet18 of widths 4 to 64 and cnn5 of width 8, packed and alone, to within a third.
+# What takes the time are kernels, which a layer has as many of whether it has one channel or 64. Fused programs move
+# fewer bytes than are counted here, so the rate is above the memory's.
+ACCELERATOR = Rates(60.0, 0.0, 28e-6, 989e12, 45e12)
 
 
 class Cost:
@@ -29,15 +46,29 @@ class Cost:
     models the parameters are counted at each width, and FLOPs and bytes follow the parabola through three.
     """
 
-    def __init__(self, configs: Iterable[Config], datasets: dict[str, Dataset]):
+    def __init__(self, configs: Iterable[Config], datasets: dict[str, Dataset], platform: str | None = None):
+        """
+        Args:
+          configs: members.
+          datasets: by name.
+          platform: cpu, gpu or tpu; by default that of JAX.
+        """
+        self._platform = platform or jax.default_backend()
+        self._rates = CPU if self._platform == "cpu" else ACCELERATOR
+        self.compile_seconds = self._rates.compile_seconds
         self._configs, self._datasets = list(configs), datasets
         self._widths: dict[str, set[int]] = {}
         for config in self._configs:
             self._widths.setdefault(config.model, set()).add(config.width)
         # Thousands of members share a few widths.
+        self._abstract = functools.cache(self._trace_shapes)
         self._per_example = functools.cache(self._trace)
         self._at_width = functools.cache(self._interpolate)
         self._parameters = functools.cache(self._count)
+        self._arrays = functools.cache(self._count_arrays)
+        self._at_once = functools.cache(
+            lambda model, width: lowerings(self._platform, Config.of(model=model, width=width))[0].at_once
+        )
 
     @functools.cached_property
     def exact(self) -> set[str]:
@@ -57,10 +88,16 @@ class Cost:
         more; its parameters aside."""
         return 3 * max(config.batch_size, examples) * self._at_width(config.model, config.dataset, config.width)[1]
 
-    def step_seconds(self, config: Config, width: int) -> float:
-        """Estimated time of a step of the member at a padded width on one device."""
+    def step_seconds(self, config: Config, width: int, members: Any = 1) -> Any:
+        """Estimated time of a step of the member at a padded width, its share of it if so many `members` (a number or
+        an array of numbers) are on one device, which an accelerator computes together."""
         traffic = 3 * config.batch_size * self._at_width(config.model, config.dataset, width)[1]
-        return STEP_SECONDS + self.step_flops(config, width) / FLOPS_PER_SECOND + traffic / BYTES_PER_SECOND
+        rates = self._rates
+        own = self.step_flops(config, width) / rates.flops + traffic / rates.bytes
+        at_once = self._at_once(config.model, width)
+        together = members if at_once is None else np.minimum(members, at_once)
+        shared = rates.step_seconds + rates.array_seconds * self._arrays(config.model, config.dataset)
+        return shared / together + own
 
     def _traced_widths(self, model: str) -> tuple[int, ...]:
         """Three widths, or fewer if there are no more."""
@@ -79,7 +116,7 @@ class Cost:
         ]
         return np.maximum(sum(terms), 0)
 
-    def _abstract(self, model: str, dataset: str, width: int):
+    def _trace_shapes(self, model: str, dataset: str, width: int):
         network = models.build_model(Config.of(model=model, width=width), self._datasets[dataset].num_classes)
 
         def images(examples: int) -> jax.ShapeDtypeStruct:
@@ -94,9 +131,14 @@ class Cost:
         # Of the platforms, the CPU alone counts what is not compiled.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             one, two = (forward.lower(variables, images(n)).cost_analysis() for n in (1, 2))
+        assert one is not None and two is not None
         # What a second example adds: the rest is work on parameters.
         flops, traffic = (float(two.get(k, 0.0)) - float(one.get(k, 0.0)) for k in ("flops", "bytes accessed"))
         return flops, traffic
+
+    def _count_arrays(self, model: str, dataset: str) -> int:
+        _, variables, _ = self._abstract(model, dataset, self._traced_widths(model)[0])
+        return len(jax.tree.leaves(variables["params"]))
 
     def _count(self, model: str, dataset: str, width: int) -> int:
         if model in models.MODELS and width > 3:

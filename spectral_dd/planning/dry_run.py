@@ -5,6 +5,7 @@ import os
 import jax
 
 from spectral_dd.config import Config
+from spectral_dd.errors import counted
 from spectral_dd.planning import disk, packing, types
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.epochs import recorded_epochs, thinning
@@ -32,7 +33,8 @@ def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int = 1,
     how = "new sweep in" if existing is None else "resumes" if existing == sweep else "extends"
     images = sum(d.train_images.nbytes + d.test_images.nbytes for d in prepared.datasets.values())
     lines.append(
-        f"{len(sweep.configs)} members in {len(sweep.packs)} packs on {jax.local_device_count()} devices; "
+        f"{counted(len(sweep.configs), 'member')} in {counted(len(sweep.packs), 'pack')} on "
+        f"{counted(jax.local_device_count(), 'device')}; "
         f"images {images / 2**20:.1f} MiB a device; "
         f"records at epochs {', '.join(map(str, recorded_epochs(sweep.configs[0], sweep.packs[0].ends)))}; "
         f"{how} {workdir}, which takes "

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from spectral_dd.config import AUTO
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, counted
 from spectral_dd.family import host_arrays
 from spectral_dd.planning import disk, packing, target
 from spectral_dd.planning.cost import Cost
@@ -27,12 +27,13 @@ def describe(
     """
     if hardware.num_devices > len(prepared.configs):
         raise InputError(
-            f"--target={hardware.name}: has {hardware.num_devices} devices for {len(prepared.configs)} members; "
+            f"--target={hardware.name}: has {counted(hardware.num_devices, 'device')} for "
+            f"{counted(len(prepared.configs), 'member')}; "
             "choose fewer"
         )
     if any(config.dtype == AUTO for config in prepared.configs):
         raise InputError(f"--dtype={AUTO}: is measured on the devices that are here; give the type with --target")
-    cost = Cost(prepared.configs, prepared.datasets)
+    cost = Cost(prepared.configs, prepared.datasets, hardware.platform)
     sweep, _ = sweep_for(workdir, prepared, cost, min_packs, extend=extend, target=hardware)
     prepared = prepared.of(sweep.configs)
     jobs = [_job(prepared, sweep, pack, hardware) for pack in sweep.packs]
@@ -46,7 +47,7 @@ def describe(
         with_spectra = spectrum_epochs(job.configs, prepared.dataset(pack.members[0]), draws, pack.ends)
         device_seconds += _seconds(job, accounts, hardware.chip, len(recorded), len(with_spectra))
     yield (
-        f"{len(sweep.configs)} members in {len(sweep.packs)} packs on {hardware.name}: at least "
+        f"{counted(len(sweep.configs), 'member')} in {counted(len(sweep.packs), 'pack')} on {hardware.name}: at least "
         f"{device_seconds / 3600:.2g} device hours, by the roofline of the data sheet: a lower bound, not a promise; "
         f"records take up to {disk.in_units(disk.disk_bytes(workdir, sweep, prepared, cost))} of the disk"
     )

@@ -25,7 +25,14 @@ def program_names(prepared: Prepared, pack: Pack) -> tuple[str, ...]:
     return "training", "evaluation", "spectra", *measured
 
 
-def fitting(prepared: Prepared, pack: Pack, on: Sequence[jax.Device], cost: Cost, limit: int | None = None) -> Lowering:
+def fitting(
+    prepared: Prepared,
+    pack: Pack,
+    on: Sequence[jax.Device],
+    cost: Cost,
+    limit: int | None = None,
+    names: Sequence[str] | None = None,
+) -> Lowering:
     """The lowering of a pack with as many members at once as fit.
 
     A program holds no more than its arguments and what it moves, so a pack for which both are less than a device has
@@ -37,6 +44,7 @@ def fitting(prepared: Prepared, pack: Pack, on: Sequence[jax.Device], cost: Cost
       on: the devices that it is spread over.
       cost: of a step.
       limit: bytes that a device may use; by default what it has.
+      names: of the programs that must fit; by default all that the pack needs. The first decides.
 
     Raises:
       InputError: not even one member of one of its programs fits.
@@ -56,6 +64,5 @@ def fitting(prepared: Prepared, pack: Pack, on: Sequence[jax.Device], cost: Cost
         return pack.lowering
     shapes = host_arrays(configs, dataset, draws)[0].shapes()
     programs = Programs(configs, dataset.num_classes, shapes, on, lowering=pack.lowering, memory_limit=limit)
-    compiled = {name: programs[name] for name in program_names(prepared, pack)}
-    fits = compiled["training"].at_once
+    fits, *_ = (programs[name].at_once for name in names or program_names(prepared, pack))
     return pack.lowering if fits == at_once else dataclasses.replace(pack.lowering, at_once=fits)

@@ -81,7 +81,7 @@ class Program:
             (instruction, self._called(instruction, "body"))
             for computation in self._computations.values()
             for instruction in computation.values()
-            if instruction.opcode == "while" and not _TRIPS.search(instruction.attributes)
+            if instruction.opcode == "while" and self._trips(instruction) is None
         ]
         # Loops over members may lie outside of the loop over steps, or inside of it.
         trips = self._trips_above()
@@ -102,7 +102,7 @@ class Program:
 
     def _has_unknown_loop(self, computation: str) -> bool:
         return any(
-            (i.opcode == "while" and not _TRIPS.search(i.attributes))
+            (i.opcode == "while" and self._trips(i) is None)
             or any(self._has_unknown_loop(called) for called in self._all_called(i))
             for i in self._computations[computation].values()
         )
@@ -114,12 +114,25 @@ class Program:
         def visit(computation: str, trips: int) -> None:
             found[computation] = max(trips, found.get(computation, 1))
             for i in self._computations[computation].values():
-                known = _TRIPS.search(i.attributes) if i.opcode == "while" else None
+                inside = trips * ((self._trips(i) if i.opcode == "while" else None) or 1)
                 for called in self._all_called(i):
-                    visit(called, trips * (int(known[1]) if known else 1))
+                    visit(called, inside)
 
         visit(self._entry, 1)
         return found
+
+    def _trips(self, loop: Instruction) -> int | None:
+        """How often a loop runs: as the compiler says, or up to a constant that its condition compares a counter to;
+        None where that is known when it runs only."""
+        if found := _TRIPS.search(loop.attributes):
+            return int(found[1])
+        condition = self._computations[self._called(loop, "condition")]
+        root = next(i for i in condition.values() if i.is_root)
+        if root.opcode == "compare" and "direction=LT" in root.attributes:
+            limit = condition[root.operands[1]]
+            if limit.opcode == "constant":
+                return int(limit.attributes)
+        return None
 
     def _called(self, instruction: Instruction, attribute: str) -> str:
         found = re.search(rf"\b{attribute}=%?([\w.\-]+)", instruction.attributes)
@@ -147,9 +160,9 @@ class Program:
             called = self._all_called(instruction)
             match instruction.opcode:
                 case "while":
-                    known = _TRIPS.search(instruction.attributes)
-                    inside = self._cost(called[0], unknown_trips if known else 1)
-                    total += inside.times(int(known[1]) if known else unknown_trips)
+                    known = self._trips(instruction)
+                    inside = self._cost(called[0], 1 if known is None else unknown_trips)
+                    total += inside.times(unknown_trips if known is None else known)
                 case "conditional":
                     branches = [self._cost(branch, unknown_trips) for branch in called]
                     total += max(branches, key=lambda cost: cost.bytes)
@@ -264,8 +277,8 @@ def _parse(text: str) -> tuple[dict[str, Computation], str]:
             root, name, shape, opcode, rest = found.groups()
             operands, attributes = _closing(rest)
             names = tuple(re.findall(r"%([\w.\-]+)", operands))
-            # The number of a parameter stands where others have operands.
-            attributes = operands if opcode == "parameter" else attributes
+            # The number of a parameter and the value of a constant stand where others have operands.
+            attributes = operands if opcode in ("parameter", "constant") else attributes
             current[name] = Instruction(name, shape, opcode, names, attributes, bool(root))
     return computations, entry
 

@@ -7,28 +7,30 @@ member in it costs as much as its widest; dynamic programming finds the cheapest
 import collections
 import itertools
 from collections.abc import Callable, Container, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from spectral_dd import models
 from spectral_dd.config import Config
-from spectral_dd.planning.cost import COMPILE_SECONDS
 from spectral_dd.sweeps import Lowering, Pack
 
 
 class StepCost(Protocol):
-    def step_seconds(self, config: Config, width: int) -> float:
-        """Time of a step of the member at a padded width on one device."""
+    compile_seconds: float
+
+    def step_seconds(self, config: Config, width: int, members: Any = 1) -> Any:
+        """Time of a step of the member at a padded width, its share of it if so many are on one device."""
 
 
 class Plan(NamedTuple):
     packs: list[Pack]
     apart: bool  # as many packs at a time as there are devices, one on each; else each pack on all devices
+    compile_seconds: float  # of each pack
 
     def seconds(self, num_devices: int) -> float:
         """Until the last pack has ended, compilations included."""
-        seconds = [pack.cost + COMPILE_SECONDS for pack in self.packs]
+        seconds = [pack.cost + self.compile_seconds for pack in self.packs]
         by_device = shares(seconds, num_devices if self.apart else 1)
         return max(sum(seconds[pack] for pack in packs) for packs in by_device)
 
@@ -61,7 +63,7 @@ def plan(
         for members in cut(configs, cost, on, min_packs, exact):
             own = [configs[i] for i in members]
             packs.append(Pack(tuple(members), lowering_for(widest(own)), pack_seconds(own, cost, on)))
-        plans.append(Plan(packs, apart))
+        plans.append(Plan(packs, apart, cost.compile_seconds))
     return min(plans, key=lambda plan: plan.seconds(num_devices))
 
 
@@ -121,11 +123,11 @@ def _run_seconds(configs: Sequence[Config], places: Sequence[int], cost: StepCos
     of_kind = np.zeros((len(configs) + 1, len(steps)), int)
     np.add.at(of_kind, (np.arange(1, len(configs) + 1), kind), 1)
     before = of_kind.cumsum(axis=0)[list(places)]  # members of each number of steps before each place
-    step_seconds = np.array([0.0] + [cost.step_seconds(configs[p - 1], configs[p - 1].width) for p in places[1:]])
     seconds = np.zeros((len(places), len(places)))
-    for i in range(len(places) - 1):
-        counts = before[i + 1 :] - before[i]
-        seconds[i, i + 1 :] = COMPILE_SECONDS + _longest(counts, -steps, num_devices) * step_seconds[i + 1 :]
+    for j in range(1, len(places)):
+        counts, config = before[j] - before[:j], configs[places[j] - 1]
+        step_seconds = cost.step_seconds(config, config.width, -(-counts.sum(axis=1) // num_devices))
+        seconds[:j, j] = cost.compile_seconds + _longest(counts, -steps, num_devices) * step_seconds
     return seconds
 
 
@@ -147,7 +149,7 @@ def pack_seconds(configs: Sequence[Config], cost: StepCost, num_devices: int) ->
     steps = sorted((c.steps for c in configs), reverse=True)
     busiest = sum(steps[:: min(num_devices, len(steps))])
     config = widest(configs)
-    return busiest * cost.step_seconds(config, config.width)
+    return busiest * cost.step_seconds(config, config.width, -(-len(configs) // num_devices))
 
 
 def widest(configs: Sequence[Config]) -> Config:

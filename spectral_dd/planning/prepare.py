@@ -9,7 +9,7 @@ from flax import linen as nn
 from spectral_dd import models, own_measures
 from spectral_dd.config import AUTO, Config
 from spectral_dd.data import Dataset, Draws, Wanted, checksum, difference, draw_all, given_labels, load_dataset
-from spectral_dd.errors import InputError
+from spectral_dd.errors import InputError, counted
 from spectral_dd.own_measures import Measures
 from spectral_dd.planning.contract import check_network
 from spectral_dd.sweeps import DataFacts, Sweep
@@ -142,5 +142,4 @@ def _check_fields(config: Config, dataset: Dataset) -> None:
 
 def _about(dataset: Dataset) -> str:
     height, width, channels = dataset.train_images.shape[1:]
-    plural = "s" if channels > 1 else ""
-    return f"--dataset={dataset.name}: images are {height}x{width} with {channels} channel{plural}"
+    return f"--dataset={dataset.name}: images are {height}x{width} with {counted(channels, 'channel')}"

@@ -79,6 +79,8 @@ def compile_for(target: Target, jobs: Sequence[Job]) -> Iterator[dict[str, Accou
         "JAX_PLATFORMS": "cpu",
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
         "TPU_SKIP_MDS_QUERY": "1",
+        # There is no TPU that two processes could want.
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         # There is nothing to time algorithms on.
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip(),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

@@ -11,6 +11,7 @@ import os
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -167,12 +168,14 @@ class TimedCost:
 
     def __init__(self, cost: packing.StepCost, choices: dict[str, Choice]):
         self._cost, self._choices = cost, choices
+        self.compile_seconds = cost.compile_seconds
 
-    def step_seconds(self, config: Config, width: int) -> float:
-        estimate = self._cost.step_seconds(config, width)
+    def step_seconds(self, config: Config, width: int, members: Any = 1) -> Any:
+        estimate = self._cost.step_seconds(config, width, members)
         choice = self._choices.get(group_of(config))
         if choice is None:
             return estimate
         widths = sorted(choice.seconds)
-        ratios = [choice.seconds[w] / self._cost.step_seconds(config, w) for w in widths]
-        return estimate * float(np.exp(np.interp(math.log(width), np.log(widths), np.log(ratios))))
+        ratios = [choice.seconds[w] / self._cost.step_seconds(config, w, members) for w in widths]
+        weights = [np.interp(math.log(width), np.log(widths), one) for one in np.eye(len(widths))]
+        return estimate * np.exp(sum(weight * np.log(ratio) for weight, ratio in zip(weights, ratios, strict=True)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
-from planted_descents import NOTHING, Sweeps, thinned
+from planted_descents import NOTHING, Sweeps, logistic, thinned
 
 from spectral_dd.analysis import evidence
 from spectral_dd.config import Config
@@ -42,6 +42,14 @@ def test_intervals_hold_the_true_lead_and_it_has_no_bias_whatever_the_records(ev
     assert abs(np.mean(judged["leads"]) + 0.1) < 0.1 * gap and abs(np.mean(same["leads"])) < 0.1 * gap
     assert ((same["low"] <= 0) & (same["high"] >= 0)).mean() >= 0.92
     assert (same["high"] - same["low"]).min() > 0
+
+
+def test_curves_of_another_shape_are_found_and_placed_too():
+    """Which the method's constants were not fitted on."""
+    judged = Sweeps(EPOCHS, SPECTRA, seeds=5, shape=logistic).judged(-0.1)
+    assert (judged["answer"] == "yes").mean() >= 0.9
+    assert ((judged["low"] <= -0.1) & (judged["high"] >= -0.1)).mean() >= 0.92
+    assert abs(np.mean(judged["leads"]) + 0.1) < 0.1 * 0.1
 
 
 def test_the_power_is_how_often_a_measure_that_follows_is_found():

@@ -38,6 +38,13 @@ ENTRY %main (a: f32[256], b: f32[256], i: s32[]) -> f32[256] {
 """
 # Three members, one after another; of each, steps in a loop of unknown length. A step copies one KiB.
 LOOPS = """
+%less (c: (f32[256], s32[], s32[])) -> pred[] {
+  %c = (f32[256]{0}, s32[], s32[]) parameter(0)
+  %i = s32[] get-tuple-element(%c), index=1
+  %stop = s32[] get-tuple-element(%c), index=2
+  ROOT %less_than = pred[] compare(%i, %stop), direction=LT
+}
+
 %step (s: (f32[256])) -> (f32[256]) {
   %s = (f32[256]{0}) parameter(0)
   %x = f32[256]{0} get-tuple-element(%s), index=0
@@ -104,6 +111,14 @@ def test_loops_count_as_often_as_they_run():
     assert program.cost().bytes == 3 * (2 * KB + 2 * KB)
     assert program.cost(unknown_trips=5).bytes == 3 * (2 * KB + 5 * 2 * KB)
     assert program.step().bytes == 3 * 2 * KB  # of all members
+
+
+def test_a_loop_up_to_a_constant_is_of_known_length():
+    """As the compilers of TPUs leave it, for a gather inside of a step."""
+    gather = LOOPS.replace('backend_config={"known_trip_count":{"n":"3"}}', "")
+    for name in ("%stop = s32[] get-tuple-element(%c), index=2", "%stop = s32[]{:T(128)} constant(3)"):
+        program = Program(gather.replace("%stop = s32[] get-tuple-element(%c), index=2", name))
+        assert program.cost(unknown_trips=5).bytes == (3 * (2 + 3 * 2) if "constant" in name else 5 * (2 + 2)) * KB
 
 
 def test_fast_memory_costs_nothing_and_collectives_are_counted():

@@ -11,8 +11,10 @@ from spectral_dd.sweeps import Lowering, Pack
 class Quadratic:
     """A member's training takes width^2 seconds: six steps of one epoch of 600 examples."""
 
+    compile_seconds = 16.0
+
     @staticmethod
-    def step_seconds(config, width):
+    def step_seconds(config, width, members=1):
         return width**2 / 600 * (10 if config.model == "mlp" else 1)
 
 
@@ -43,7 +45,7 @@ def test_costs_of_all_runs_are_those_of_single_packs(num_devices):
     places = range(len(configs) + 1)
     table = packing._run_seconds(configs, places, Quadratic, num_devices)
     for i, j in itertools.combinations(places, 2):
-        alone = packing.COMPILE_SECONDS + packing.pack_seconds(configs[i:j], Quadratic, num_devices)
+        alone = Quadratic.compile_seconds + packing.pack_seconds(configs[i:j], Quadratic, num_devices)
         assert table[i, j] == pytest.approx(alone)
 
 
@@ -85,13 +87,13 @@ def test_a_plan_takes_packs_apart_where_that_is_faster():
         assert plan.apart == apart
         assert {pack.lowering for pack in plan.packs} == {lowering}
         longest = 100**2 if apart else 18 * 50**2
-        assert plan.seconds(2) == pytest.approx(longest + packing.COMPILE_SECONDS)
+        assert plan.seconds(2) == pytest.approx(longest + Quadratic.compile_seconds)
 
 
 def test_packs_that_run_apart_are_dealt_to_the_devices():
     packs = [Pack((i,), Lowering("im2col", 1), cost) for i, cost in enumerate((30.0, 20.0, 20.0))]
-    assert packing.Plan(packs, True).seconds(2) == 40 + 2 * packing.COMPILE_SECONDS
-    assert packing.Plan(packs, False).seconds(2) == 70 + 3 * packing.COMPILE_SECONDS
+    assert packing.Plan(packs, True, 16.0).seconds(2) == 40 + 2 * Quadratic.compile_seconds
+    assert packing.Plan(packs, False, 16.0).seconds(2) == 70 + 3 * Quadratic.compile_seconds
 
 
 def test_shares_cover_all_packs_once_and_are_balanced():

@@ -68,7 +68,7 @@ def test_a_sweep_has_members():
 def test_a_dry_run_says_packs_size_and_epochs(tmp_path):
     prepared = prepare(sdd.sweep("digits", width=[1, 2], seed=[0, 1], spectrum_budget=0.1))
     text = describe(tmp_path / "run", prepared, 1)
-    assert "4 members in 1 packs on 4 devices" in text
+    assert "4 members in 1 pack on 4 devices" in text
     assert "records at epochs 0, 1, 2, 3" in text and "new sweep in" in text
     assert "--spectrum_budget=0.1: spectra at " in text
     (line,) = [line for line in text.splitlines() if line.startswith("   0  ")]

@@ -109,7 +109,7 @@ def test_a_slice_that_does_not_exist_is_said_in_one_line(digits):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dry_run", "--target=h100:8"], "--target=h100:8: has 8 devices for 1 members"),
+        (["--dry_run", "--target=h100:8"], "--target=h100:8: has 8 devices for 1 member;"),
         (["--target=h100"], "--target=h100: compiles and plans only; give --dry_run too"),
     ],
 )

@@ -29,7 +29,7 @@ def plan_of(configs, cost):
         members = tuple(i for i, c in enumerate(configs) if c.width == width)
         seconds = packing.pack_seconds([configs[i] for i in members], cost, jax.local_device_count())
         packs.append(Pack(members, Lowering("im2col", 1), seconds))
-    return packing.Plan(packs, False)
+    return packing.Plan(packs, False, 16.0)
 
 
 def test_lowerings_of_a_long_sweep_are_timed_and_another_process_reads_it(datasets, cost, tmp_path):
