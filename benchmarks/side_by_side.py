@@ -47,12 +47,6 @@ HALF_WIDTH = 0.5
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-def has_bfloat16_units() -> bool:
-    """Whether the processor multiplies in bfloat16; else that is emulated, and slower than float32."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    return cpuinfo.exists() and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpuinfo.read_text().split())
-
-
 class Setting(NamedTuple):
     """Networks of these widths, one each, on images of this size."""
 

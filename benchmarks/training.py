@@ -13,6 +13,7 @@ import side_by_side
 from absl import app, flags
 from side_by_side import BATCH, CORES, PLANNED_STEPS, SIDE, STEPS_PER_EPOCH, Setting
 
+from spectral_dd import devices
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset
 from spectral_dd.planning.cost import Cost
@@ -74,7 +75,7 @@ def on_gpu() -> bool:
 
 
 def types() -> list[str]:
-    return ["float32", "bfloat16"] if on_gpu() or side_by_side.has_bfloat16_units() else ["float32"]
+    return ["float32", "bfloat16"] if devices.has_bfloat16_units() else ["float32"]
 
 
 def flops_of_an_example(setting: Setting) -> float:

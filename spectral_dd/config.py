@@ -14,6 +14,8 @@ from spectral_dd.errors import InputError, nearest
 # What any number can be at most: on the devices they are int32 and float32. A field has less with `max`, which its
 # messages name, or `most`, which only who exceeds it reads.
 _LARGEST = {int: 2**31 - 1, float: 3.4e38}
+# A type that is left open until a sweep is planned.
+AUTO = "auto"
 
 
 def _field(default: Any, help: str, *, static: bool, unit: str, **limits: Any) -> Any:
@@ -107,8 +109,9 @@ class Config:
     order_seed: int = _seed(-1, "seed of the order of examples, of augmentation and dropout; -1: --seed")
     dtype: str = _static(
         "float32",
-        "type of the computation; with bfloat16, parameters, BatchNorm statistics and spectra are float32",
-        choices=("float32", "bfloat16", "float64"),
+        "type of the computation; with bfloat16, parameters, BatchNorm statistics and spectra are float32; auto: "
+        "float32 or bfloat16, whichever takes less time, measured before a new sweep, and kept",
+        choices=("float32", "bfloat16", "float64", AUTO),
     )
     matmul_precision: str = _static(
         "float32",
@@ -263,7 +266,7 @@ class Config:
     @property
     def param_dtype(self) -> str:
         """Type of parameters, statistics, rates, inputs and logits."""
-        return "float32" if self.dtype == "bfloat16" else self.dtype
+        return "float32" if self.dtype in ("bfloat16", AUTO) else self.dtype
 
 
 # Every field by the name of its flag.

@@ -94,6 +94,13 @@ def _count_devices(platforms: str | None) -> int:
         raise InputError(f"JAX_PLATFORMS={platforms or ''}: {reason}") from None
 
 
+def has_bfloat16_units() -> bool:
+    """Whether the devices multiply in bfloat16; a CPU that does not emulates it, which takes longer than float32."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    return jax.default_backend() != "cpu" or not flags.isdisjoint({"avx512_bf16", "amx_bf16"})
+
+
 def check_versions(jaxlib_version: str = jaxlib.__version__) -> None:
     """Names a jaxlib that crashes, in one line on stderr, and switches off what crashes: fused sums.
 

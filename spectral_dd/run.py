@@ -8,12 +8,12 @@ import jax
 from flax import linen as nn
 
 from spectral_dd import devices, files, launcher, locks, models, stored, summary
-from spectral_dd.config import Config
+from spectral_dd.config import AUTO, Config
 from spectral_dd.data import Dataset
-from spectral_dd.errors import Interrupted, LockedError, counted
+from spectral_dd.errors import InputError, Interrupted, LockedError, counted
 from spectral_dd.own_measures import Measures
 from spectral_dd.pack_training import train_pack
-from spectral_dd.planning import packing
+from spectral_dd.planning import packing, types
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.disk import check_disk
 from spectral_dd.planning.epochs import recorded_epochs, thinning
@@ -74,6 +74,7 @@ def train(
         with devices.numerics(x64):
             with going_on(lambda: "loading the data and drawing what each member needs"):
                 prepared = prepare(configs, data_dir, dataset=dataset, model=model, measure=measure)
+            prepared = types.decided(workdir, prepared)
             cost = Cost(prepared.configs, prepared.datasets)
             with going_on(lambda: "planning the packs"):
                 sweep, there = sweep_for(workdir, prepared, cost, min_packs, extend=extend)
@@ -83,9 +84,16 @@ def train(
             for line in [*about, *prepared.described()] if about else []:
                 print(line, file=sys.stderr)
             if sweep != there:
+                if slow := types.advice(sweep.configs):
+                    print(slow, file=sys.stderr)
                 if tune:  # once everything else is checked, since it computes on the devices
                     sweep, there = sweep_for(workdir, prepared, cost, min_packs, timed=True, extend=extend)
-                sweep = write_sweep(workdir, sweep, there)
+                try:
+                    sweep = write_sweep(workdir, sweep, there)
+                except InputError:
+                    if there is None and any(c.dtype == AUTO for c in configs) and types.begun_in(workdir):
+                        return prepare_and_plan()  # another task was first, and may have chosen another type
+                    raise
                 print(f"{workdir} takes {said}", file=sys.stderr)
             if warning := locks.warning(files.workdir_path(workdir)):
                 print(warning, file=sys.stderr)

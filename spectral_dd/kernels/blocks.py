@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from spectral_dd.kernels.products import matmuls, sum_type
+
 # Bytes of a block's patches. They and what they are copied from fit into the caches of a core.
 BLOCK_BYTES = 600_000
 # Patches may take at least this many times the bytes of the kernel: every block reads the kernel and adds to its
@@ -26,6 +28,7 @@ def blocks(
     """The same as `convolution.im2col`, computed one block of the output at a time.
 
     The backward pass copies the patches again instead of reading them from memory. Reverse-mode derivatives only.
+    Sums of half precision are not rounded: they are of `products.sum_type`.
     """
     return correlate(pad_by_half(x, kernel)[None], kernel[None], stride, ((1.0,),))
 
@@ -40,7 +43,7 @@ def correlate(
     """Weighted sums of cross-correlations without padding, computed one block of the output at a time.
 
     Row i * len(to_outputs) + q of the output is sum_p to_outputs[q][p] r_p[i], where r_p[i] is row i of the correlation
-    of image p with kernel p. Reverse-mode derivatives only.
+    of image p with kernel p, and of `products.sum_type`. Reverse-mode derivatives only.
     """
     return _correlate_forward(images, kernels, stride, to_outputs)[0]
 
@@ -48,9 +51,11 @@ def correlate(
 def _correlate_forward(images, kernels, stride, to_outputs):
     features, examples, tile = kernels.shape[-1], images.shape[-1], len(to_outputs)
     block, grid = _grid(images, kernels, stride)
-    matrices, contracted = _matrices(kernels), 1
-    if features < 16:  # up to 1.6 times as fast on a CPU core; no faster with more features
-        matrices, contracted = matrices.swapaxes(1, 2), 2
+    matrices, contracted = _matrices(kernels), 0
+    # Up to 1.6 times as fast on a CPU core; in float32 no faster with more features, but XLA would make float32 of
+    # smaller types.
+    if features < 16 or images.dtype.itemsize < 4:
+        matrices, contracted = matrices.swapaxes(1, 2), 1
     size = math.prod(block) * examples
     # Rows a power of two apart fall into few sets of the cache, and a product then takes up to twice as long.
     unused = 16 if size % 256 == 0 else 0
@@ -59,14 +64,14 @@ def _correlate_forward(images, kernels, stride, to_outputs):
         y, patches = carry
         row, column = _corner(number, block, grid)
         patches = _fill(patches, images, block, kernels, (row, column), stride)
-        found = dots(matrices, patches, contract=(contracted, 1))
+        found = matmuls(matrices, patches, contract=(contracted, 0))
         outputs = combinations(to_outputs, found, axis=1)[..., :size]
         outputs = outputs.reshape(features, tile, *block, examples).swapaxes(1, 2)
         return lax.dynamic_update_slice(y, outputs, (0, row, 0, column, 0)), patches
 
     height, width = (b * g for b, g in zip(block, grid, strict=True))
     start = (
-        jnp.empty((features, height, tile, width, examples), images.dtype),
+        jnp.empty((features, height, tile, width, examples), sum_type(images.dtype)),
         _no_patches(images, kernels, size + unused),
     )
     y, _ = lax.fori_loop(0, math.prod(grid), add_block, start)
@@ -80,18 +85,17 @@ def _correlate_backward(stride, to_outputs, residuals, dy):
     block, grid = _grid(images, kernels, stride)
     matrices = _matrices(kernels)
     dy = dy.reshape(features, -1, tile, *dy.shape[2:])
-    # These are sums over the whole batch: half precision would lose most of the terms.
-    total = jnp.promote_types(images.dtype, jnp.float32)
+    total = sum_type(images.dtype)
 
     def add_block(number, carry):
         dmatrices, dimages, patches = carry
         row, column = _corner(number, block, grid)
         patches = _fill(patches, images, block, kernels, (row, column), stride)
         doutputs = lax.dynamic_slice(dy, (0, row, 0, column, 0), (features, block[0], tile, block[1], examples))
-        by_place = [doutputs[:, :, q] for q in range(tile)]
+        by_place = [doutputs[:, :, q].astype(images.dtype) for q in range(tile)]
         dfound = combinations(zip(*to_outputs, strict=True), by_place).reshape(products, features, -1)
-        dmatrices += dots(patches, dfound, contract=(2, 2), preferred_element_type=total)
-        dpatches = dots(matrices, dfound, contract=(2, 1))
+        dmatrices += matmuls(patches, dfound, contract=(1, 1))
+        dpatches = matmuls(matrices, dfound, contract=(1, 0))
         for tap in range(math.prod(kernels.shape[1:3])):
             part = dpatches[:, tap * channels : (tap + 1) * channels].reshape(products, channels, *block, examples)
             between = (0, 0, stride - 1)
@@ -103,11 +107,11 @@ def _correlate_backward(stride, to_outputs, residuals, dy):
 
     start = (
         jnp.zeros(matrices.shape, total),
-        jnp.zeros_like(images),
+        jnp.zeros(images.shape, total),
         _no_patches(images, kernels, math.prod(block) * examples),
     )
     dmatrices, dimages, _ = lax.fori_loop(0, math.prod(grid), add_block, start)
-    return dimages, dmatrices.reshape(kernels.shape).astype(kernels.dtype)
+    return dimages.astype(images.dtype), dmatrices.reshape(kernels.shape).astype(kernels.dtype)
 
 
 correlate.defvjp(_correlate_forward, _correlate_backward)
@@ -136,12 +140,6 @@ def combinations(matrix, terms, axis: int = 0):
 
 def _matrices(kernels):
     return kernels.reshape(len(kernels), -1, kernels.shape[-1])
-
-
-def dots(a, b, contract: tuple[int, int], preferred_element_type=None):
-    """Batched matrix products: the first axis is the batch, `contract` names the axis of each that is summed over."""
-    dimensions = ((contract[:1], contract[1:]), ((0,), (0,)))
-    return lax.dot_general(a, b, dimensions, preferred_element_type=preferred_element_type)
 
 
 def _grid(images, kernels, stride) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from spectral_dd.kernels.convolution import convolve
 from spectral_dd.kernels.norm import BatchNorm, Pool
+from spectral_dd.kernels.products import matmul
 
 
 class Network(nn.Module):
@@ -86,7 +87,7 @@ class Conv(nn.Module):
 
 
 class Dense(nn.Module):
-    """An affine layer."""
+    """An affine layer. What it returns is not rounded to half precision."""
 
     features: int
     dtype: Any = jnp.float32
@@ -102,6 +103,7 @@ class Dense(nn.Module):
             bias_init=draw_weights(self.initializer, fan_in, bias=True),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
+            dot_general=lambda x, kernel, *_, **__: matmul(x, kernel),
         )(x)
 
 

@@ -62,6 +62,7 @@ class Cost:
         for config in self._configs:
             self._widths.setdefault(config.model, set()).add(config.width)
         # Thousands of members share a few widths.
+        self._abstract = functools.cache(self._trace_shapes)
         self._per_example = functools.cache(self._trace)
         self._at_width = functools.cache(self._interpolate)
         self._parameters = functools.cache(self._count)
@@ -117,7 +118,7 @@ class Cost:
         ]
         return np.maximum(sum(terms), 0)
 
-    def _abstract(self, model: str, dataset: str, width: int):
+    def _trace_shapes(self, model: str, dataset: str, width: int):
         network = models.build_model(Config.of(model=model, width=width), self._datasets[dataset].num_classes)
 
         def images(examples: int) -> jax.ShapeDtypeStruct:

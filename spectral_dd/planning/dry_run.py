@@ -6,7 +6,7 @@ import jax
 
 from spectral_dd.config import Config
 from spectral_dd.errors import counted
-from spectral_dd.planning import disk, packing
+from spectral_dd.planning import disk, packing, types
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.epochs import recorded_epochs, thinning
 from spectral_dd.planning.extend import sweep_for
@@ -19,6 +19,7 @@ def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int = 1,
     Raises:
       InputError: DIR or its disk cannot take this sweep.
     """
+    prepared = types.decided(workdir, prepared)
     cost = Cost(prepared.configs, prepared.datasets)
     sweep, existing = sweep_for(workdir, prepared, cost, min_packs, extend=extend)
     prepared = prepared.of(sweep.configs)
@@ -39,7 +40,7 @@ def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int = 1,
         f"{how} {workdir}, which takes "
         f"{disk.check_disk(workdir, sweep, prepared, cost)}"
     )
-    return "\n".join([*lines, *filter(None, notes)])
+    return "\n".join([*lines, *filter(None, [types.advice(sweep.configs), *notes])])
 
 
 def _line(members: list[Config], cost: Cost) -> str:

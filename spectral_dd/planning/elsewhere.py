@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from spectral_dd.config import AUTO
 from spectral_dd.errors import InputError, counted
 from spectral_dd.family import host_arrays
 from spectral_dd.planning import disk, packing, target
@@ -36,6 +37,8 @@ def describe(
             f"{counted(len(prepared.configs), 'member')}; "
             "choose fewer"
         )
+    if any(config.dtype == AUTO for config in prepared.configs):
+        raise InputError(f"--dtype={AUTO}: is measured on the devices that are here; give the type with --target")
     cost = Cost(prepared.configs, prepared.datasets, hardware.platform)
     sweep, _ = sweep_for(workdir, prepared, cost, min_packs, extend=extend, target=hardware)
     prepared = prepared.of(sweep.configs)

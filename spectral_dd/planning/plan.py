@@ -6,7 +6,7 @@ import uuid
 
 import jax
 
-from spectral_dd import files, models, own_measures
+from spectral_dd import models, own_measures
 from spectral_dd.planning import fit, packing, tune
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.hardware import Target
@@ -39,8 +39,7 @@ def plan_sweep(
     lowering_for = functools.partial(tune.lowering_for, choices, platform)
     plan = packing.plan(configs, cost, lowering_for, devices, min_packs, exact)
     if timed:
-        timings = tune.Timings(files.cache_directory() / "step_seconds.json")
-        choices = tune.tune(configs, plan, datasets, timings)
+        choices = tune.tune(configs, plan, datasets, tune.Timings.kept())
         timed_cost = tune.TimedCost(cost, choices)
         lowering_for = functools.partial(tune.lowering_for, choices, platform)  # of the new choices
         plan = packing.plan(configs, timed_cost, lowering_for, devices, min_packs, exact)

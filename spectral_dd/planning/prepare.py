@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 from flax import linen as nn
 
 from spectral_dd import models, own_measures
-from spectral_dd.config import Config
+from spectral_dd.config import AUTO, Config
 from spectral_dd.data import Dataset, Draws, Wanted, checksum, difference, draw_all, given_labels, load_dataset
 from spectral_dd.errors import InputError, counted
 from spectral_dd.own_measures import Measures
@@ -87,7 +87,8 @@ def prepare(
     check_images, check_code = functools.cache(_check_images), functools.cache(_check_code)
     resolved = []
     for config, drawn in zip(configs, draws, strict=True):
-        check_images(config.model, config.dtype, config.initializer, datasets[config.dataset])
+        dtype = config.param_dtype if config.dtype == AUTO else config.dtype
+        check_images(config.model, dtype, config.initializer, datasets[config.dataset])
         _check_fields(config, datasets[config.dataset])
         check_code(config.model, config.width, config.measure, datasets[config.dataset])
         size = len(drawn.index)

@@ -44,6 +44,11 @@ class Timings:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             self._seconds = {key: float(seconds) for key, seconds in json.loads(path.read_text()).items()}
 
+    @classmethod
+    def kept(cls) -> "Timings":
+        """Those of this machine's cache."""
+        return cls(files.cache_directory() / "step_seconds.json")
+
     def get(self, key: str) -> float | None:
         return self._seconds.get(key)
 
@@ -86,13 +91,12 @@ def tune(
         for lowering in lowerings(jax.local_devices()[0].platform, widest):
             # Members that are computed one after another take their time each, however many there are.
             at_once = 1 if lowering.at_once == 1 else members
-            key = _key(widest, datasets[widest.dataset], lowering, at_once)
-            seconds = timings.get(key)
+            of_one = (widest, datasets[widest.dataset], lowering, at_once)
+            seconds = timings.get(_key(*of_one))
             if seconds is None and spent + expected <= budget:
                 started = time.monotonic()
                 with contextlib.suppress(InputError):  # does not fit into memory
-                    seconds = time_step(widest, datasets[widest.dataset], lowering, at_once)
-                    timings.put(key, seconds)
+                    seconds = step_seconds(*of_one, timings)
                 expected = time.monotonic() - started
                 spent += expected
             if seconds is not None:
@@ -104,6 +108,16 @@ def tune(
             choice.seconds[widest.width] = known[fastest]
             choice.members[widest.width] = 1 if fastest.at_once == 1 else members
     return found
+
+
+def step_seconds(config: Config, dataset: Dataset, lowering: Lowering, members: int, timings: Timings) -> float:
+    """`time_step`, if it is not known yet."""
+    key = _key(config, dataset, lowering, members)
+    seconds = timings.get(key)
+    if seconds is None:
+        seconds = time_step(config, dataset, lowering, members)
+        timings.put(key, seconds)
+    return seconds
 
 
 def time_step(config: Config, dataset: Dataset, lowering: Lowering, members: int) -> float:
