@@ -74,7 +74,7 @@ def test_the_verbs_of_spectral_dd_are_the_scripts(tmp_path, monkeypatch, capsys)
         return status, *capsys.readouterr()
 
     assert spectral_dd("report", f"--workdir={tmp_path}")[::2] == (
-        2, f"report.py: --workdir={tmp_path}: holds no sweep (no sweep.json); experiments/train_sweep.py makes one\n"
+        2, f"report.py: --workdir={tmp_path}: holds no sweep (no sweep.json); spectral-dd train_sweep makes one\n"
     )  # fmt: skip
     assert cli.command("report", workdir="a b") == "spectral-dd report '--workdir=a b'"
     status, out, _ = spectral_dd()
