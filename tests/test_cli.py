@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import spectral_dd as sdd
-from spectral_dd import cli
+from spectral_dd import cli, provenance
 from spectral_dd.__main__ import main
 from spectral_dd.config import FIELDS
 from spectral_dd.sweeps import read_sweep
@@ -76,7 +76,7 @@ def test_the_verbs_of_spectral_dd_are_the_scripts(tmp_path, monkeypatch, capsys)
     assert spectral_dd("report", f"--workdir={tmp_path}")[::2] == (
         2, f"report.py: --workdir={tmp_path}: holds no sweep (no sweep.json); spectral-dd train_sweep makes one\n"
     )  # fmt: skip
-    assert cli.command("report", workdir="a b") == "spectral-dd report '--workdir=a b'"
+    assert provenance.command("report", workdir="a b") == "spectral-dd report '--workdir=a b'"
     status, out, _ = spectral_dd()
     assert status == 0 and "train_sweep " in out and "results " not in out
     status, out, err = spectral_dd("trainsweep")
