@@ -48,7 +48,7 @@ def describe(
     groups = collections.defaultdict[tuple, dict[int, int]](dict)  # of packs whose members differ in the width alone
     for number, (job, times) in enumerate(zip(jobs, records, strict=True)):
         widest = packing.widest(job.configs)
-        alike = (*widest.static().values(), widest.steps, job.lowering, job.programs, times)
+        alike = (*widest.static().values(), widest.steps, job.lowering.convolution, job.programs, times)
         groups[alike][number] = widest.width
     compiled = sorted(number for widths in groups.values() for number in spread(widths))
     seconds: dict[int, float] = {}  # of a member
