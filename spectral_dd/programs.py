@@ -108,6 +108,7 @@ class Programs:
         self.by_member = NamedSharding(mesh, PartitionSpec("member"))
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self._shapes = shapes
+        self.abstract_variables = functools.cache(self._trace_variables)
         self._compiled: dict[str, Program] = {}
 
     def __getitem__(self, name: str) -> Program:
@@ -192,7 +193,7 @@ class Programs:
             check_vma=False,
         )
 
-    def abstract_variables(self) -> Any:
+    def _trace_variables(self) -> Any:
         """Shapes of the padded variables of one member."""
         return jax.eval_shape(functools.partial(init_variables, self.model), 0, self.image())
 
