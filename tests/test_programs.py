@@ -54,6 +54,10 @@ def test_networks_are_packed_until_an_accelerator_is_full(width, at_once):
     assert lowerings("gpu", Config.of(model="cnn5", width=width))[0] == Lowering("packed", at_once)
 
 
+def test_networks_with_convolutions_are_grouped_on_a_tpu():
+    assert lowerings("tpu", Config.of(model="cnn5", width=4))[0] == Lowering("lax", None)
+
+
 def test_networks_without_convolutions_are_batched():
     assert lowerings("tpu", Config.of(model="mlp", width=64))[0].at_once is None
 
