@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import sys
+import time
 import types
 from typing import Any, Self
 
@@ -314,4 +315,12 @@ def _delete(path: pathlib.Path) -> None:
 
 
 def _remove(path: pathlib.Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not path.is_dir():
+        return path.unlink()
+    while True:
+        try:
+            return shutil.rmtree(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            time.sleep(0.05)  # Threads of a save that failed may still write into it.
