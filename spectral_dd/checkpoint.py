@@ -29,6 +29,9 @@ from spectral_dd.stored import check_record, is_complete, read_state, recorded_e
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _DELETING = ".deleting"
 
+# How long a directory is removed while something appears in it: a network's file system may keep a file that is open.
+REMOVING_SECONDS = 10.0
+
 # States that are kept.
 _KEPT = 2
 
@@ -317,10 +320,11 @@ def _delete(path: pathlib.Path) -> None:
 def _remove(path: pathlib.Path) -> None:
     if not path.is_dir():
         return path.unlink()
+    deadline = time.monotonic() + REMOVING_SECONDS
     while True:
         try:
             return shutil.rmtree(path)
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
+            if error.errno != errno.ENOTEMPTY or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)  # Threads of a save that failed may still write into it.
