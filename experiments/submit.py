@@ -93,11 +93,12 @@ def main() -> int:
         return 0
     # What train_sweep.py would refuse is refused here, before it waits in a queue.
     (train,) = jobs[0].commands
-    target = cli.as_arguments(FLAGS, [name for name in ("target",) if name in TRAIN])
-    if status := cli.run_script([*train, "--dry_run", *target]):
+    target = cli.as_arguments(FLAGS, ["target"])
+    if status := cli.run_script([*train, "--dry_run", *target, f"--task_count={FLAGS.tasks * FLAGS.processes}"]):
         return status
     if FLAGS.dry_run:
-        print(cluster.script_of_all(jobs, wanted, FLAGS.workdir), count(jobs), sep="\n")
+        limit = f"a job that has not ended after --time={FLAGS.time} saves and goes on in the next"
+        print(cluster.script_of_all(jobs, wanted, FLAGS.workdir), count(jobs), limit, sep="\n")
         return 0
     lines, failed = cluster.submit(jobs, wanted, FLAGS.workdir, FLAGS.cluster)
     print(*lines, sep="\n")

@@ -70,7 +70,7 @@ def main() -> None:
         arguments, sources = (FLAGS.workdir, prepared, FLAGS.min_packs), [*sources, *prepared.described()]
         if target:
             print(*sources, sep="\n")
-            for line in elsewhere.describe(*arguments, target, extend=FLAGS.extend):
+            for line in elsewhere.describe(*arguments, target, tasks=FLAGS.task_count or 1, extend=FLAGS.extend):
                 print(line, flush=True)
             return
         with progress.going_on(lambda: "planning the packs"):
