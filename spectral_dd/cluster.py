@@ -77,11 +77,10 @@ class Resources:
 
     def sbatch(self, stage: Stage) -> dict[str, str | bool]:
         """All options of a stage's job, but where its log goes."""
-        processes = self.processes if stage.tasks else 1
         return {
             "job-name": stage.name,
             "time": self.time,
-            "ntasks": str(processes),
+            "ntasks": str(self.processes if stage.tasks else 1),
             **({"gpus-per-task": str(self.gpus)} if self.gpus else {}),
             "requeue": True,
             "open-mode": "append",
@@ -289,10 +288,12 @@ def _sbatch(stage: Stage, resources: Resources, jobs: pathlib.Path, dependency: 
     """Submits one stage; returns its job's id."""
     import submitit
 
+    options = resources.sbatch(stage) | ({"dependency": dependency} if dependency else {})
     executor = submitit.SlurmExecutor(jobs, max_num_timeout=10**6)  # as often as the time limit comes
     executor.update_parameters(
+        job_name=options.pop("job-name"),
         time=minutes(resources.time),  # from which submitit tells a time limit from a preemption
-        additional_parameters=resources.sbatch(stage) | ({"dependency": dependency} if dependency else {}),
+        additional_parameters=options,
         array_parallelism=max(1, stage.tasks),
         wckey=None,
         stderr_to_stdout=True,

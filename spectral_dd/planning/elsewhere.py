@@ -68,8 +68,8 @@ def describe(
         seconds[number] = of_pack / len(jobs[number].configs)
     if left := len(jobs) - len(compiled):
         yield (
-            f"{counted(left, 'pack')} of these widths or between them: not compiled; a member's time follows a power of "
-            "the width between two that are"
+            f"{counted(left, 'pack')} of these widths or between them: not compiled; a member's time follows a power "
+            "of the width between two that are"
         )
     of_packs = {
         number: len(jobs[number].configs) * each
