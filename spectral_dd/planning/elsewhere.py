@@ -95,7 +95,7 @@ def spread(widths: Mapping[int, int]) -> list[int]:
     Args:
       widths: by the number of the pack.
     """
-    first = {width: number for number, width in reversed(widths.items())}
+    first = {width: number for number, width in [*widths.items()][::-1]}
     there = sorted(first)
     if len(there) > WIDTHS:
         wanted = np.linspace(np.log(there[0]), np.log(there[-1]), WIDTHS)

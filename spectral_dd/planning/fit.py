@@ -103,7 +103,7 @@ def _at_once(
     return compiled.get("training", size.at_once)
 
 
-def _moved(widest: Config, dataset: Dataset, size: _Size, cost: Cost) -> int:
+def _moved(widest: Config, dataset: Dataset, size: _Size, cost: Cost) -> float:
     """Bytes that a device has to hold at most: what a step reads and writes, states, images and labels."""
     spectrum, item = widest.spectrum, np.dtype(widest.param_dtype).itemsize
     # A segment goes through the network whole.
