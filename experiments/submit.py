@@ -54,6 +54,8 @@ def stages() -> list[cluster.Stage]:
     reports = [()]
     for text in FLAGS.evaluate:
         arguments, name = evaluate_arguments(text)
+        if (f"--spectrum={name}",) in reports:
+            raise InputError(f"--evaluate={text}: --name={name} is given twice; each needs a name of its own")
         command = (str(HERE / "evaluate_spectrum.py"), workdir, *arguments)
         found.append(cluster.Stage(f"evaluate-{name}", (command,), FLAGS.tasks, each_after=(0,)))
         reports.append((f"--spectrum={name}",))
@@ -70,11 +72,14 @@ def evaluate_arguments(text: str) -> tuple[list[str], str]:
     """The arguments of evaluate_spectrum.py, checked, and the name of its spectra."""
     arguments = text.split()
     script = cli.load(HERE / "evaluate_spectrum.py")
-    cli.parse(script, ["evaluate_spectrum.py", f"--workdir={FLAGS.workdir}", *arguments])
-    settings = cli.given(script.FLAGS, script.SETTINGS)
-    if several := [name for name, values in settings.items() if len(values) > 1]:
-        raise InputError(f"--evaluate={text}: must have one --{several[0]}; give --evaluate for each")
-    Config.of(**{name: values[0] for name, values in settings.items()})
+    try:
+        cli.parse(script, ["evaluate_spectrum.py", f"--workdir={FLAGS.workdir}", *arguments])
+        settings = cli.given(script.FLAGS, script.SETTINGS)
+        if several := [name for name, values in settings.items() if len(values) > 1]:
+            raise InputError(f"must have one --{several[0]}; give --evaluate for each")
+        Config.of(**{name: values[0] for name, values in settings.items()})
+    except InputError as error:
+        raise InputError(f"--evaluate={text}: {error}") from error
     return arguments, script.FLAGS.name
 
 
@@ -93,11 +98,12 @@ def main() -> int:
         return 0
     # What train_sweep.py would refuse is refused here, before it waits in a queue.
     (train,) = jobs[0].commands
-    target = cli.as_arguments(FLAGS, [name for name in ("target",) if name in TRAIN])
-    if status := cli.run_script([*train, "--dry_run", *target]):
+    target = cli.as_arguments(FLAGS, ["target"])
+    if status := cli.run_script([*train, "--dry_run", *target, f"--task_count={FLAGS.tasks * FLAGS.processes}"]):
         return status
     if FLAGS.dry_run:
-        print(cluster.script_of_all(jobs, wanted, FLAGS.workdir), count(jobs), sep="\n")
+        limit = f"a job that has not ended after --time={FLAGS.time} saves and goes on in the next"
+        print(cluster.script_of_all(jobs, wanted, FLAGS.workdir), count(jobs), limit, sep="\n")
         return 0
     lines, failed = cluster.submit(jobs, wanted, FLAGS.workdir, FLAGS.cluster)
     print(*lines, sep="\n")

@@ -57,25 +57,7 @@ def main() -> None:
     if FLAGS.target and not FLAGS.dry_run:
         raise InputError(f"--target={FLAGS.target}: compiles and plans only; give --dry_run too")
     if FLAGS.dry_run:
-        target = parse_target(FLAGS.target) if FLAGS.target else None
-        # Here, so that what is wrong with a flag is answered before JAX is imported.
-        from spectral_dd import devices, progress
-        from spectral_dd.planning import dry_run, elsewhere
-        from spectral_dd.planning.prepare import prepare
-
-        if target:
-            devices.plan_only()
-        devices.set_up()
-        prepared = prepare(configs, FLAGS.data_dir)
-        arguments, sources = (FLAGS.workdir, prepared, FLAGS.min_packs), [*sources, *prepared.described()]
-        if target:
-            print(*sources, sep="\n")
-            for line in elsewhere.describe(*arguments, target, extend=FLAGS.extend):
-                print(line, flush=True)
-            return
-        with progress.going_on(lambda: "planning the packs"):
-            plan = dry_run.describe(*arguments, extend=FLAGS.extend)
-        print(*sources, plan, sep="\n")
+        plan(configs, sources)
         return
     sdd.train(
         FLAGS.workdir,
@@ -92,6 +74,30 @@ def main() -> None:
     print(
         f"results are in {FLAGS.workdir}; next: {provenance.command('report', workdir=FLAGS.workdir)}", file=sys.stderr
     )
+
+
+def plan(configs: list[sdd.Config], sources: list[str]) -> None:
+    """Checks the sweep and prints what would be done, here or on hardware that is not here."""
+    target = parse_target(FLAGS.target) if FLAGS.target else None
+    # Here, so that what is wrong with a flag is answered before JAX is imported.
+    from spectral_dd import devices, progress
+    from spectral_dd.planning import dry_run, elsewhere
+    from spectral_dd.planning.prepare import prepare
+
+    if target:
+        devices.plan_only()
+    devices.set_up()
+    with devices.numerics(any(config.dtype == "float64" for config in configs)):
+        prepared = prepare(configs, FLAGS.data_dir)
+        arguments, sources = (FLAGS.workdir, prepared, FLAGS.min_packs), [*sources, *prepared.described()]
+        if target:
+            print(*sources, sep="\n")
+            for line in elsewhere.describe(*arguments, target, tasks=FLAGS.task_count or 1, extend=FLAGS.extend):
+                print(line, flush=True)
+            return
+        with progress.going_on(lambda: "planning the packs"):
+            said = dry_run.describe(*arguments, extend=FLAGS.extend)
+        print(*sources, said, sep="\n")
 
 
 if __name__ == "__main__":

@@ -139,15 +139,16 @@ def _in_words(values: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a script as the program, by default the one that is it. Ctrl-C ends it at once and without a word from
-    threads that still compute, unless what runs takes the signal to save first."""
-
-    def stop(number: int, frame: types.FrameType | None) -> None:
-        os.write(2, f"\n{pathlib.Path(sys.argv[0]).name}: interrupted\n".encode())
-        os._exit(128 + number)
-
-    signal.signal(signal.SIGINT, stop)
+    """Runs a script as the program, by default the one that is it. Ctrl-C ends it, unless what runs takes the signal
+    to save first."""
+    signal.signal(signal.SIGINT, end_at_once)
     sys.exit(run_script(argv or sys.argv))
+
+
+def end_at_once(number: int, frame: types.FrameType | None = None) -> NoReturn:
+    """Ends this process as a signal does, without a word from threads that still compute."""
+    os.write(2, f"\n{pathlib.Path(sys.argv[0]).name}: interrupted\n".encode())
+    os._exit(128 + number)
 
 
 def run_script(argv: Sequence[str]) -> int:

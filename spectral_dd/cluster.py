@@ -17,6 +17,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -76,11 +77,10 @@ class Resources:
 
     def sbatch(self, stage: Stage) -> dict[str, str | bool]:
         """All options of a stage's job, but where its log goes."""
-        processes = self.processes if stage.tasks else 1
         return {
             "job-name": stage.name,
             "time": self.time,
-            "ntasks": str(processes),
+            "ntasks": str(self.processes if stage.tasks else 1),
             **({"gpus-per-task": str(self.gpus)} if self.gpus else {}),
             "requeue": True,
             "open-mode": "append",
@@ -122,10 +122,8 @@ def parse_options(text: str) -> dict[str, str | bool]:
     return options
 
 
-# Lines of bash around what a job runs.
-
-
 def _before() -> list[str]:
+    """Lines of bash before what a job runs."""
     return ["trap : TERM  # The processes get the signal as well, and save."]
 
 
@@ -189,7 +187,9 @@ class Job:
         here = submitit.JobEnvironment()
         if here.cluster == "local":  # Who submitted has blocked the one, and sends the other to stop it.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, cli.end_at_once)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            threading.Thread(target=_end_with, args=(int(here.job_id),), daemon=True).start()
         if self._visible:  # JAX looks at it when it first computes; submitit has left none.
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             if (devices := self._visible[here.local_rank]) is not None:
@@ -212,6 +212,13 @@ class Job:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process soon after the one that started it was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.1)
+    cli.end_at_once(signal.SIGKILL)
 
 
 def submit(
@@ -281,10 +288,12 @@ def _sbatch(stage: Stage, resources: Resources, jobs: pathlib.Path, dependency: 
     """Submits one stage; returns its job's id."""
     import submitit
 
+    options = resources.sbatch(stage) | ({"dependency": dependency} if dependency else {})
     executor = submitit.SlurmExecutor(jobs, max_num_timeout=10**6)  # as often as the time limit comes
     executor.update_parameters(
+        job_name=options.pop("job-name"),
         time=minutes(resources.time),  # from which submitit tells a time limit from a preemption
-        additional_parameters=resources.sbatch(stage) | ({"dependency": dependency} if dependency else {}),
+        additional_parameters=options,
         array_parallelism=max(1, stage.tasks),
         wckey=None,
         stderr_to_stdout=True,
@@ -332,7 +341,7 @@ def _in_this_process(stage: Stage, jobs: pathlib.Path, tasks: Sequence[int]) -> 
 
 def _beside(stage: Stage, resources: Resources, jobs: pathlib.Path, tasks: Sequence[int]) -> list[int]:
     """Runs tasks of a stage at the same time, each in processes of its own; returns those that failed. A signal is
-    passed on to all of them, which save.
+    passed on to all of them, which save; a SIGINT after it ends them.
 
     Raises:
       Interrupted: there was a signal, and all have ended.
@@ -341,9 +350,15 @@ def _beside(stage: Stage, resources: Resources, jobs: pathlib.Path, tasks: Seque
 
     from spectral_dd import progress  # here, because it imports JAX
 
-    submitted = {}
+    submitted: dict[int, Any] = {}
     processes = resources.processes if stage.tasks else 1
-    with progress.stop_signals(lambda: "passed on to the tasks") as stop_signal:
+
+    def kill() -> None:
+        for job in submitted.values():
+            if not job.done():
+                os.kill(int(job.job_id), signal.SIGKILL)  # of submitit; its tasks see that it has gone
+
+    with progress.stop_signals(lambda: "passed on to the tasks", kill) as stop_signal:
         for place, index in enumerate(tasks):
             executor = submitit.LocalExecutor(jobs)
             executor.update_parameters(timeout_min=365 * 24 * 60, tasks_per_node=processes, stderr_to_stdout=True)

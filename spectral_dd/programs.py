@@ -147,6 +147,10 @@ class Programs:
 
     def lower(self, name: str, at_once: int) -> jax.stages.Lowered:
         """A program that computes so many members of a device at once, not compiled yet."""
+        return self.trace(name, at_once).lower()
+
+    def trace(self, name: str, at_once: int) -> jax.stages.Traced:
+        """The same, not lowered yet."""
         config, number = self.config, jax.ShapeDtypeStruct((), jnp.int32)
         per_member, images = self._dealt(self._shapes.members), _like(self._shapes.images, self.replicated)
         state = self._dealt(self.abstract_state())
@@ -171,7 +175,7 @@ class Programs:
         mapped = jax.jit(self.over_members(function, at_once, len(scalars)), donate_argnums=donated)
         precision = config.matmul_precision if name in ("training", "evaluation") else "float32"
         with jax.default_matmul_precision(precision):
-            return mapped.lower(per_member, state, images, *scalars)
+            return mapped.trace(per_member, state, images, *scalars)
 
     def over_members(self, f: Callable[..., Any], at_once: int, scalars: int) -> Callable[..., Any]:
         """Maps `f(member, state, images, *scalars)` over the members, sharded over the devices."""

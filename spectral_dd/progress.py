@@ -51,12 +51,15 @@ def going_on(what: Callable[[], str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stop_signals(doing: Callable[[], str] = lambda: "training") -> Iterator[Callable[[], int | None]]:
-    """Within it, the first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 is only noted, and given by what it yields; a second
-    SIGINT does what it did before. Outside of the main thread signals are left as they are.
+def stop_signals(
+    doing: Callable[[], str] = lambda: "training", at_once: Callable[[], None] = lambda: None
+) -> Iterator[Callable[[], int | None]]:
+    """Within it, the first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 is only noted, and given by what it yields; a SIGINT
+    after it does what it did before. Outside of the main thread signals are left as they are.
 
     Args:
       doing: what is under way, which the answer to the first signal says.
+      at_once: what comes before that of the later SIGINT.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -69,7 +72,12 @@ def stop_signals(doing: Callable[[], str] = lambda: "training") -> Iterator[Call
             answer = f"\n{name}: {doing()}; stopping as soon as the epoch is saved; Ctrl-C again stops at once\n"
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, answer.encode())  # print is not reentrant
         received.append(number)
+        signal.signal(signal.SIGINT, end)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        at_once()
         signal.signal(signal.SIGINT, before[signal.SIGINT])
+        signal.raise_signal(signal.SIGINT)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
     before = {number: signal.getsignal(number) for number in numbers}

@@ -10,10 +10,12 @@ import pytest
 
 import spectral_dd as sdd
 from helpers import family_of
+from spectral_dd import devices
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
 from spectral_dd.planning import fit
 from spectral_dd.planning.cost import Cost
+from spectral_dd.planning.liveness import bytes_of_a_device
 from spectral_dd.planning.prepare import prepare
 from spectral_dd.programs import lowerings
 from spectral_dd.sweeps import Lowering, Pack
@@ -39,7 +41,9 @@ def test_products_have_the_precision_that_was_asked_for_and_those_of_spectra_the
 @pytest.mark.usefixtures("fast_compile")
 def test_every_program_computes_fewer_members_at_once_where_memory_is_short(digits, name):
     on, at_once = jax.local_devices()[:1], Lowering("im2col", None)
-    roomy = family_of(members(4), digits, on, lowering=at_once).programs[name]
+    programs = family_of(members(4), digits, on, lowering=at_once).programs
+    roomy = programs[name]
+    assert roomy.memory <= bytes_of_a_device(programs.trace(name, 4))
     tight = family_of(members(4), digits, on, lowering=at_once, memory_limit=roomy.memory - 1).programs[name]
     assert roomy.at_once == 4 and tight.at_once < 4 and tight.memory < roomy.memory
 
@@ -73,16 +77,29 @@ def test_what_is_too_large_is_said_before_anything_is_written(digits, tmp_path, 
 
 
 @pytest.mark.usefixtures("fast_compile")
-def test_a_pack_gets_the_lowering_that_fits(digits):
+def test_packs_get_the_lowerings_that_fit(digits):
     # Of an mlp fewer at once take no less; with a large batch training takes more than evaluation.
-    large = members(4, spectrum_examples=0, train_size=600, batch_size=600)
-    prepared = prepare([config.replace(model="cnn5") for config in large], dataset=digits)
+    large = members(6, spectrum_examples=0, train_size=600, batch_size=600, model="cnn5")
+    prepared = prepare(large, dataset=digits)
     cost, on = Cost(prepared.configs, prepared.datasets), jax.local_devices()[:1]
-    pack = Pack((0, 1, 2, 3), Lowering("im2col", None), 1.0)
-    assert fit.fitting(prepared, pack, on, cost) == pack.lowering  # moves less than there is: nothing is compiled
-    programs = family_of(prepared.configs, digits, on, lowering=pack.lowering).programs
-    fits = fit.fitting(prepared, pack, on, cost, limit=programs["training"].memory - 1)
-    assert fits.convolution == "im2col" and fits.at_once in (1, 2)
+    lowering = Lowering("im2col", None)
+    narrow, wide = Pack((0, 1), lowering, 1.0), Pack((2, 3, 4, 5), lowering, 1.0)
+
+    def fitting(limit):
+        with devices.Compilations() as compilations:
+            packs = fit.fitting(prepared, [narrow, wide], on, cost, limit)
+        return packs, str(compilations)
+
+    programs = family_of([prepared.configs[i] for i in wide.members], digits, on, lowering=lowering).programs
+    shown = max(bytes_of_a_device(programs.trace(name, 4)) for name in ("training", "evaluation"))
+    packs, compiled = fitting(shown)
+    assert packs == [narrow, wide] and " of 0 programs" in compiled
+    # One program of the wide pack is in doubt; the narrow one then fits as well.
+    packs, compiled = fitting(shown - 1)
+    assert packs == [narrow, wide] and " of 1 programs" in compiled
+    packs, _ = fitting(programs["training"].memory - 1)
+    assert packs[0] == narrow and packs[1].members == wide.members
+    assert packs[1].lowering.convolution == "im2col" and packs[1].lowering.at_once in (1, 2)
 
 
 EIGHT = """

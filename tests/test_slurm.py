@@ -140,6 +140,7 @@ def test_an_array_trains_then_evaluates_task_by_task_then_reports(slurm, small_a
     jobs = submit(capsys, tmp_path / "run", "--tasks=2", evaluate, *flags_of(small_axes))
     assert list(jobs) == ["train", "evaluate-long", "report"]
     slurm.wait_for(lambda: slurm.state(jobs["report"]) == "COMPLETED", 300)
+    assert slurm.ask("squeue", "-h", "-t", "all", "-j", jobs["report"], "-o", "%j") == "report"
     assert "task 1 of 2 (--task_index): 1 of 2 packs" in logs(tmp_path / "run")
     assert sdd.load_results(tmp_path / "run").test_error.notnull().all()
     assert sdd.load_results(tmp_path / "run", "long").energy.notnull().all()

@@ -108,8 +108,12 @@ def test_a_time_limit_is_read_as_sbatch_reads_it(limit, minutes):
         (["--time=soon"], "--time=soon: must be minutes, hours:minutes:seconds or days-hours:minutes:seconds"),
         (["--sbatch=qos"], "--sbatch=qos: qos: must be --option=value or --option"),
         (["--then=rapport"], "--then=rapport: must be among report, indicate"),
-        (["--evaluate=--spectrum_points=16"], "--name"),
-        (["--evaluate=--name=x --spectrum_points=15"], "--spectrum_points"),
+        (["--evaluate=--spectrum_points=16"], "--evaluate=--spectrum_points=16: --name: must be given"),
+        (
+            ["--evaluate=--name=x --spectrum_points=15"],
+            "--evaluate=--name=x --spectrum_points=15: --spectrum_points=15",
+        ),
+        (["--evaluate=--name=x", "--evaluate=--name=x"], "--evaluate=--name=x: --name=x is given twice"),
         (["--width=0"], "--width=0: must be a whole number of at least 1"),
         (["--cluster=slum"], "slum"),
     ],
@@ -202,3 +206,32 @@ def test_ctrl_c_lets_the_tasks_here_save(small_axes, tmp_path):
     assert f"saved in {run}" in log.read_text()
     with pytest.raises(ProcessLookupError):  # None is left of them.
         os.killpg(here.pid, 0)
+
+
+def test_a_second_ctrl_c_ends_all_at_once(small_axes, tmp_path):
+    """In the midst of an epoch of seconds; the second signal comes to submit.py alone."""
+    run = tmp_path / "run"
+    axes = small_axes | {"model": "mlp", "width": 1000, "batch_size": 1, "seed": 0, "spectrum_examples": 0}
+    axes["train_size"] = 1000
+    command = [sys.executable, str(SCRIPTS / "submit.py"), f"--workdir={run}", "--cluster=local", "--then="]
+    here = subprocess.Popen(
+        [*command, "--tune=off", *flags_of(axes)], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    while not (run / "packs/000/records/0").exists():
+        assert here.poll() is None
+        time.sleep(0.1)
+    os.killpg(here.pid, signal.SIGINT)
+    for line in here.stderr:
+        if "SIGINT: passed on to the tasks" in line:
+            break
+    os.kill(here.pid, signal.SIGINT)
+    _, errors = here.communicate(timeout=120)
+    assert here.returncode == 128 + signal.SIGINT
+    assert errors.splitlines()[-1] == "submit.py: interrupted"
+    with pytest.raises(ProcessLookupError):
+        while True:  # until none is left of them
+            os.killpg(here.pid, 0)
+            time.sleep(0.1)
+    (log,) = run.glob("jobs/*.out")
+    assert "saved in" not in log.read_text() and log.read_text().endswith("train_sweep.py: interrupted\n")
+    assert sdd.load_results(run).epoch.to_numpy().tolist() == [0]

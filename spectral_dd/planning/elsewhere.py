@@ -20,13 +20,20 @@ from spectral_dd.programs import lowerings
 from spectral_dd.sweeps import Pack, Sweep
 
 # Packs whose members differ in nothing but width are compiled at so many widths, since each takes minutes.
-WIDTHS = 6
+WIDTHS = 4
 
 
 def describe(
-    workdir: str | os.PathLike, prepared: Prepared, min_packs: int, hardware: Target, *, extend: bool = False
+    workdir: str | os.PathLike,
+    prepared: Prepared,
+    min_packs: int,
+    hardware: Target,
+    *,
+    tasks: int = 1,
+    extend: bool = False,
 ) -> Iterator[str]:
-    """Lines: of each pack, what its programs need and how fast they can be at most; then of the whole sweep.
+    """Lines: of each pack, what its programs need and how fast they can be at most; then of the whole sweep, and of the
+    busiest of so many tasks that share it.
 
     Raises:
       InputError: DIR cannot take this sweep, or the hardware cannot.
@@ -46,7 +53,9 @@ def describe(
     yield "pack  members  widths  lowering       memory  a step of all members of a device  at least  programs"
     records = [_records(prepared, pack) for pack in sweep.packs]
     groups = collections.defaultdict[tuple, dict[int, int]](dict)  # of packs whose members differ in the width alone
-    for number, (job, times) in enumerate(zip(jobs, records, strict=True)):
+    # The largest first, which is the one to compile of those of a width.
+    for number in sorted(range(len(jobs)), key=lambda number: -len(jobs[number].configs)):
+        job, times = jobs[number], records[number]
         widest = packing.widest(job.configs)
         alike = (*widest.static().values(), widest.steps, job.lowering.convolution, job.programs, times)
         groups[alike][number] = widest.width
@@ -59,33 +68,39 @@ def describe(
         seconds[number] = of_pack / len(jobs[number].configs)
     if left := len(jobs) - len(compiled):
         yield (
-            f"{counted(left, 'pack')} of widths between these: not compiled; a member's time follows a power of the "
-            "width between two that are"
+            f"{counted(left, 'pack')} of these widths or between them: not compiled; a member's time follows a power "
+            "of the width between two that are"
         )
-    device_seconds = sum(
-        len(jobs[number].configs) * each
+    of_packs = {
+        number: len(jobs[number].configs) * each
         for widths in groups.values()
         for number, each in zip(widths, between(widths, seconds), strict=True)
-    )
+    }
+    device_seconds = sum(of_packs.values())
     yield (
         f"{counted(len(sweep.configs), 'member')} in {counted(len(sweep.packs), 'pack')} on {hardware.name}: at least "
         f"{device_seconds / 3600:.2g} device hours, by the roofline of the data sheet: a lower bound, not a promise; "
         f"records take up to {disk.in_units(disk.disk_bytes(workdir, sweep, prepared, cost))} of the disk"
     )
+    if tasks > 1:
+        shares = packing.shares([pack.cost for pack in sweep.packs], tasks)
+        busiest = max(sum(of_packs[number] for number in share) for share in shares) / hardware.num_devices
+        yield f"the busiest of {tasks} tasks on {hardware.name} each: at least {busiest / 3600:.2g} hours"
 
 
 def spread(widths: Mapping[int, int]) -> list[int]:
-    """`WIDTHS` of the packs, or all if they are no more, from the narrowest to the widest at even ratios.
+    """The first pack of each of `WIDTHS` widths, or of all if they are no more, from the narrowest to the widest at
+    even ratios.
 
     Args:
       widths: by the number of the pack.
     """
-    numbers = sorted(widths, key=lambda number: widths[number])
-    if len(numbers) <= WIDTHS:
-        return numbers
-    there = np.log([widths[number] for number in numbers])
-    wanted = np.linspace(there[0], there[-1], WIDTHS)
-    return [numbers[place] for place in dict.fromkeys(np.abs(there - one).argmin() for one in wanted)]
+    first = {width: number for number, width in [*widths.items()][::-1]}
+    there = sorted(first)
+    if len(there) > WIDTHS:
+        wanted = np.linspace(np.log(there[0]), np.log(there[-1]), WIDTHS)
+        there = [there[np.abs(np.log(there) - one).argmin()] for one in wanted]
+    return [first[width] for width in dict.fromkeys(there)]
 
 
 def between(widths: Mapping[int, int], seconds: Mapping[int, float]) -> list[float]:

@@ -1,6 +1,5 @@
 """From prepared members to a `Sweep`: packs, lowerings and what sweep.json says about the members."""
 
-import dataclasses
 import functools
 import uuid
 
@@ -46,7 +45,7 @@ def plan_sweep(
     packs = plan.packs
     if not target:
         on = jax.local_devices()[: 1 if plan.apart else None]
-        packs = [dataclasses.replace(pack, lowering=fit.fitting(prepared, pack, on, cost)) for pack in packs]
+        packs = fit.fitting(prepared, packs, on, cost)
     return Sweep(
         configs=configs,
         packs=packs,
