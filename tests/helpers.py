@@ -29,9 +29,10 @@ def logits_of(model, variables, images):
 
 @contextlib.contextmanager
 def fast_programs():
-    """The programs of families as with `fast_jit`; what draws their first variables stays as it is."""
+    """What is compiled as with `fast_jit`: all programs of families."""
     compile_it = jax.stages.Lowered.compile
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jax, "jit", fast_jit)
         patched.setattr(jax.stages.Lowered, "compile", functools.partialmethod(compile_it, compiler_options=FAST))
         yield
 
