@@ -62,11 +62,11 @@ def initial_variables(config, dataset):
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     model = build_model(config, dataset.num_classes)
 
-    @jax.jit  # Not `fast_jit`: a network may draw in float32, whose last bits count.
+    @jax.jit  # Not `fast_jit`: where families are not fast, the last bits of what a network draws in float32 count.
     def draw(key, image):
         return jax.tree.map(lambda leaf: leaf.astype(config.dtype), model.init(key, image, train=False))
 
-    return draw(key, image)
+    return jax.device_get(draw(key, image))
 
 
 def members_of(family, state):
