@@ -22,9 +22,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import contest  # before JAX takes the memory of a GPU
 import jax
 import numpy as np
-import side_by_side  # before JAX takes the memory of a GPU
 from absl import flags
 
 import spectral_dd as sdd
@@ -218,9 +218,9 @@ def idle_share(run: Callable[[], Any]) -> float | None:
     return 1 - busy / (end - min(spans)[0])
 
 
-def rate_of(program: str, setting: side_by_side.Setting, pieces: int, repeats: int) -> Callable[[], float]:
+def rate_of(program: str, setting: contest.Setting, pieces: int, repeats: int) -> Callable[[], float]:
     """Starts a contestant; what is returned measures pieces of its work a second, and ends it."""
-    running = side_by_side.Running(program, setting)
+    running = contest.Running(program, setting)
 
     def measured() -> float:
         try:
@@ -236,8 +236,8 @@ def contestants(size: Size) -> Iterator[Item]:
     if importlib.util.find_spec("torch") is None:
         return
     for model, width, count in size.cases:
-        setting = side_by_side.Setting(model, [width] * count, size.image)
-        pieces = count * BATCH * side_by_side.STEPS_PER_EPOCH
+        setting = contest.Setting(model, [width] * count, size.image)
+        pieces = count * BATCH * contest.STEPS_PER_EPOCH
         for name in size.torch:
             if count > 1 or name.startswith("Sequential"):
                 arguments = (f"torch_contestants.py {name}", setting, pieces, size.repeats)
@@ -249,8 +249,8 @@ def spectra(size: Size) -> Iterator[Item]:
     if importlib.util.find_spec("torch") is None or not size.torch:
         return
     for model, width, count in size.cases:
-        setting = side_by_side.Setting(model, [width] * count, size.image)
-        pieces = count * side_by_side.EXAMPLES * side_by_side.POINTS
+        setting = contest.Setting(model, [width] * count, size.image)
+        pieces = count * contest.EXAMPLES * contest.POINTS
         programs = {
             "public code's loop": "torch_contestants.py Spectra",
             "the same, compiled": "torch_contestants.py Spectra channels_last compile",
@@ -293,7 +293,7 @@ def measure(items: Sequence[Item], path: pathlib.Path, deadline: float) -> dict[
         left = [item for item in group if _key(item) not in results]
         if not left or time.monotonic() + SECTIONS[section] > deadline:
             continue
-        with concurrent.futures.ThreadPoolExecutor(side_by_side.CORES) as threads:
+        with concurrent.futures.ThreadPoolExecutor(contest.CORES) as threads:
             prepared = [threads.submit(_or_error, item.prepare) for item in left]
         for item, ready in zip(left, prepared, strict=True):
             found = ready.result()

@@ -11,8 +11,8 @@ import time
 
 import jax
 from absl import app, flags
+from contest import BATCH, REPEATS, SECONDS, Setting, against_best, print_heading, print_row, print_section
 from jax_contestants import family_of
-from side_by_side import BATCH, REPEATS, SECONDS, Setting, against_best, print_heading, print_row, print_section
 
 from spectral_dd import devices
 from spectral_dd.config import Config

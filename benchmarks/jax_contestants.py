@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from side_by_side import BATCH, EXAMPLES, HALF_WIDTH, PLANNED_STEPS, POINTS, SIDE, STEPS_PER_EPOCH, Setting, serve
+from contest import BATCH, EXAMPLES, HALF_WIDTH, PLANNED_STEPS, POINTS, SIDE, STEPS_PER_EPOCH, Setting, serve
 
 from spectral_dd import data, devices
 from spectral_dd.config import Config

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 
 from absl import app, flags
-from side_by_side import CORES, TORCH_PYTHON, print_heading, print_row, print_section
+from contest import CORES, TORCH_PYTHON, print_heading, print_row, print_section
 
 import spectral_dd as sdd
 from spectral_dd import devices

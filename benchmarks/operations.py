@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 import jax
 from absl import app
+from contest import STEPS_PER_EPOCH, Setting, print_heading, print_row, print_section
 from jax_contestants import Ours, OurSpectra
-from side_by_side import STEPS_PER_EPOCH, Setting, print_heading, print_row, print_section
 
 METHOD = """
 One `cnn5` on one device: the operations that take most of the time of {steps} steps of training, or of one spectrum as

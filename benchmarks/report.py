@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import jax
 from absl import app, flags
-from side_by_side import CORES, REPEATS, SECONDS, STEPS_PER_EPOCH, TORCH_PYTHON
+from contest import CORES, REPEATS, SECONDS, STEPS_PER_EPOCH, TORCH_PYTHON
 
 from spectral_dd import devices
 from spectral_dd.provenance import provenance

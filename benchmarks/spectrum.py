@@ -7,9 +7,9 @@ Needs PyTorch (`pip install torch==2.13.0`). About ten minutes on two cores.
 
 from collections.abc import Sequence
 
-import side_by_side
+import contest
 from absl import app, flags
-from side_by_side import CORES, EXAMPLES, HALF_WIDTH, POINTS, Setting
+from contest import CORES, EXAMPLES, HALF_WIDTH, POINTS, Setting
 
 MODEL = flags.DEFINE_enum("model", "cnn5", ["cnn5", "resnet18"], "architecture")
 SIZE = flags.DEFINE_list("size", ["8", "32"], "heights and widths of the images")
@@ -44,18 +44,18 @@ The last column is the rate of spectral_dd over the best other one.
 def main(argv: Sequence[str]) -> None:
     fields = {"examples": EXAMPLES, "points": POINTS, "half_width": HALF_WIDTH, "cores": CORES}
     text = METHOD.format(model=MODEL.value, members=MEMBERS.value, **fields)
-    side_by_side.print_section(f"Spectra: {MODEL.value}", text)
-    side_by_side.print_heading(["size", "width"], [*OTHERS, *OURS, "against the best other"])
+    contest.print_section(f"Spectra: {MODEL.value}", text)
+    contest.print_heading(["size", "width"], [*OTHERS, *OURS, "against the best other"])
     ratios = []
     for size in map(int, SIZE.value):
         for width in map(int, WIDTH.value):
             setting = Setting(MODEL.value, [width] * MEMBERS.value, size)
-            rates = side_by_side.median_rates(OTHERS | OURS, setting)
+            rates = contest.median_rates(OTHERS | OURS, setting)
             cells = [f"{rate * EXAMPLES * POINTS * MEMBERS.value:,.0f}" for rate in rates.values()]
-            ratios.append(side_by_side.against_best(rates, "spectral_dd"))
-            side_by_side.print_row(f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}")
+            ratios.append(contest.against_best(rates, "spectral_dd"))
+            contest.print_row(f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}")
     print()
-    side_by_side.print_mean("the ratios", ratios)
+    contest.print_mean("the ratios", ratios)
 
 
 if __name__ == "__main__":

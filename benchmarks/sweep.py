@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import jax
 from absl import app
+from contest import CORES, REPEATS, SECONDS, print_heading, print_row, print_section
 from jax_contestants import family_of
-from side_by_side import CORES, REPEATS, SECONDS, print_heading, print_row, print_section
 
 import spectral_dd as sdd
 from spectral_dd import data, devices

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from side_by_side import BATCH, CORES, EXAMPLES, HALF_WIDTH, POINTS, SIDE, Setting, serve
+from contest import BATCH, CORES, EXAMPLES, HALF_WIDTH, POINTS, SIDE, Setting, serve
 from torch import nn
 from torch.nn import functional
 

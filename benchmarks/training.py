@@ -8,10 +8,10 @@ Needs PyTorch (`make bench` installs it). About twenty minutes on two cores.
 
 from collections.abc import Sequence
 
+import contest
 import jax
-import side_by_side
 from absl import app, flags
-from side_by_side import BATCH, CORES, PLANNED_STEPS, SIDE, STEPS_PER_EPOCH, Setting
+from contest import BATCH, CORES, PLANNED_STEPS, SIDE, STEPS_PER_EPOCH, Setting
 
 from spectral_dd import devices
 from spectral_dd.config import Config
@@ -90,7 +90,7 @@ def flops_of_an_example(setting: Setting) -> float:
 def product_rates(dtype: str) -> dict[str, float]:
     """FLOP/s of a product of two large matrices with all cores, or on the GPU."""
     programs = {"JAX": f"jax_contestants.py Product {dtype}", "PyTorch": f"torch_contestants.py Product {dtype}"}
-    rates = side_by_side.median_rates(programs, Setting(MODEL.value, [], 8))
+    rates = contest.median_rates(programs, Setting(MODEL.value, [], 8))
     return {name: 2 * SIDE**3 * rate for name, rate in rates.items()}
 
 
@@ -105,15 +105,13 @@ def main(argv: Sequence[str]) -> None:
     if "bfloat16" not in types():
         measured += "; this processor has no units for bfloat16 (avx512_bf16, amx_bf16)"
     text = METHOD.format(**about, steps=PLANNED_STEPS, types=measured)
-    side_by_side.print_section(f"Training: {MODEL.value}", text)
+    contest.print_section(f"Training: {MODEL.value}", text)
     products = {dtype: product_rates(dtype) for dtype in types()}
     for dtype, rates in products.items():
         listed = " and ".join(f"{rate / 1e9:,.0f} GFLOP/s by {name}" for name, rate in rates.items())
         print(f"A product of two {SIDE}x{SIDE} matrices in {dtype}: {listed}.\n")
     names = ["size", "width", "type", "fastest other"]
-    side_by_side.print_heading(
-        names, ["its rate", OURS, "of the best", "GFLOP/s", "of products", "of the best of any type"]
-    )
+    contest.print_heading(names, ["its rate", OURS, "of the best", "GFLOP/s", "of products", "of the best of any type"])
     sizes, widths = DEFAULTS[MODEL.value]
     ratios: dict[str, list[float]] = {kind: [] for kind in (*types(), "any type")}
     everything: list[tuple[str, str, dict[str, float]]] = []
@@ -122,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
             setting = Setting(MODEL.value, MIXED if width == "mixed" else [int(width)] * MEMBERS.value, size)
             rates_by_type = {}
             for dtype in types():
-                rates = side_by_side.median_rates(contestants(setting, dtype), setting)
+                rates = contest.median_rates(contestants(setting, dtype), setting)
                 # In a piece of work, for each network.
                 examples = BATCH * STEPS_PER_EPOCH * len(setting.widths)
                 rates_by_type[dtype] = {name: rate * examples for name, rate in rates.items()}
@@ -136,18 +134,18 @@ def main(argv: Sequence[str]) -> None:
                 share = flops / fastest(products[dtype])[1]
                 numbers = [f"{rate:,.0f}", f"{ours[dtype]:,.0f}", f"{ratios[dtype][-1]:.2f}", f"{flops / 1e9:,.1f}"]
                 cells = [f"{size}x{size}", width, dtype, name, *numbers, f"{share:.0%}", f"{any_type:.2f}"]
-                side_by_side.print_row(*cells)
+                contest.print_row(*cells)
                 everything.append((f"{size}x{size} w{width}", dtype, rates))
     print()
     for kind, values in ratios.items():
-        side_by_side.print_mean(f"the ratios, {kind}", values)
+        contest.print_mean(f"the ratios, {kind}", values)
     print("\nEach of the others, examples a second:\n")
     for dtype in types():
         rows = {row: rates for row, of, rates in everything if of == dtype}
         names = list(dict.fromkeys(name for rates in rows.values() for name in rates))
-        side_by_side.print_heading([dtype], list(rows))
+        contest.print_heading([dtype], list(rows))
         for name in names:
-            side_by_side.print_row(name, *(f"{rates[name]:,.0f}" if name in rates else "-" for rates in rows.values()))
+            contest.print_row(name, *(f"{rates[name]:,.0f}" if name in rates else "-" for rates in rows.values()))
         print()
 
 

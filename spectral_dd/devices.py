@@ -41,18 +41,22 @@ def set_up() -> None:
         _keep_compiled(cache_directory() / "xla")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    in_time, platforms = _ask_for_cpu_devices(cores), SETTINGS.jax_platforms
+    in_time, platforms = _ask_for_cpu_devices(cores()), SETTINGS.jax_platforms
     if platforms and "cpu" not in platforms.split(","):
         jax.config.update("jax_platforms", f"{platforms},cpu")  # where planning counts FLOPs
     count = _count_devices(platforms)
-    if not in_time and jax.default_backend() == "cpu" and count < cores:
+    if not in_time and jax.default_backend() == "cpu" and count < cores():
         print(
-            f"JAX already uses {counted(count, 'CPU device')}; training runs on that, up to {cores / count:.0f} "
+            f"JAX already uses {counted(count, 'CPU device')}; training runs on that, up to {cores() / count:.0f} "
             "times slower than with one device a core: call spectral_dd before other JAX code, or set "
-            f"JAX_NUM_CPU_DEVICES={cores}",
+            f"JAX_NUM_CPU_DEVICES={cores()}",
             file=sys.stderr,
         )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keep_compiled(directory: pathlib.Path) -> None:

@@ -86,6 +86,10 @@ class Family:
         initial = jax.vmap(functools.partial(initial_state, self.config))
         return jax.jit(initial, out_shardings=self.programs.by_member)(self._members, variables)
 
+    def began_at(self, variables: dict[str, Any]) -> None:
+        """Takes what is recorded of epoch 0, leaves `(member, ...)`, for what `initial_state` would draw."""
+        self._initial = self.to_devices(variables["params"])
+
     def train(self, state: State, start: int, stop: int, max_steps: int = np.iinfo(np.int32).max) -> State:
         """Trains epochs `start` to `stop` - 1, or the first steps of each. The buffers of `state` are reused: it must
         not be used again.

@@ -13,7 +13,7 @@ from spectral_dd import checkpoint, monitor, stored
 from spectral_dd.analysis import online
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
-from spectral_dd.errors import CheckpointError, Interrupted
+from spectral_dd.errors import CheckpointError, InputError, Interrupted
 from spectral_dd.family import Family
 from spectral_dd.files import Place
 from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs
@@ -104,6 +104,9 @@ class PackTraining:
         if newest:
             self.epoch, tree = self._writer.restore(self._family.abstract_tree(), at_most=target)
             self._state = self._family.load_tree(tree)
+            with contextlib.suppress(CheckpointError, InputError):  # damaged or lost: it is drawn again
+                abstract = self._family.abstract_tree()["variables"]
+                self._family.began_at(stored.load_variables(self._place, 0, abstract))
         else:
             self.epoch, self._state = 0, self._family.initial_state()
         self._second_descents = SecondDescents(len(self._family.configs))

@@ -16,7 +16,7 @@ import rich.console
 import rich.progress
 
 from spectral_dd.config import Config
-from spectral_dd.planning.cost import CPU
+from spectral_dd.planning.cost import rates_of
 
 # After so long without a word a line says what is going on.
 SILENCE_SECONDS = 5.0
@@ -103,16 +103,16 @@ _ALL = 1 - 1e-9
 class TimeLeft:
     """Estimates the time until the last pack has ended, from the plan and from what packs took so far."""
 
-    def __init__(self, costs: Mapping[int, float], records: Mapping[int, int], at_a_time: int, *, planned: bool = True):
+    def __init__(self, costs: Mapping[int, float], records: Mapping[int, int], at_a_time: int, platform: str = "cpu"):
         """
         Args:
           costs: planned seconds of each pack's training.
           records: number of records of each pack.
           at_a_time: packs that are trained at the same time.
-          planned: the plan is for devices such as these; else only the ratios of its seconds are believed.
+          platform: of the devices. Of the plan's seconds for other devices than CPUs only the ratios are believed.
         """
         self.packs = {number: _Pack(cost, records[number]) for number, cost in costs.items()}
-        self._at_a_time, self._planned = at_a_time, planned
+        self._at_a_time, self._platform = at_a_time, platform
 
     def add(self, number: int, share: float, seconds: float, setting_up: bool, records_left: int) -> None:
         """A pack has done another share of its epochs (or none, but recorded) in so many seconds."""
@@ -131,12 +131,12 @@ class TimeLeft:
         """None: nothing is known yet."""
         packs = self.packs.values()
         trained, recorded = sum(pack.trained for pack in packs), sum(pack.recorded for pack in packs)
-        if not trained and not self._planned and any(pack.done < _ALL for pack in packs):
+        if not trained and self._platform != "cpu" and any(pack.done < _ALL for pack in packs):
             return None
         training = sum(pack.training for pack in packs) / trained if trained else 1.0
         recording = sum(pack.recording for pack in packs) / recorded if recorded else 0.0
         finished = [pack.setup for pack in packs if pack.done >= _ALL and pack.setup]
-        setup = sum(finished) / len(finished) if finished else CPU.compile_seconds
+        setup = sum(finished) / len(finished) if finished else rates_of(self._platform).compile_seconds
         left = [
             max(0.0, setup - pack.setup) + (training * (1 - pack.done) + recording * pack.records_left) * pack.cost
             for pack in packs
@@ -171,15 +171,14 @@ class Progress:
         costs: Mapping[int, float],
         targets: Mapping[int, Sequence[int]],
         at_a_time: int = 1,
-        *,
-        planned: bool = True,
+        platform: str = "cpu",
     ):
         """
         Args:
           costs: planned seconds of each pack's training, by the number of the pack.
           targets: epochs that each pack records.
           at_a_time: packs that are trained at the same time.
-          planned: see `TimeLeft`.
+          platform: of the devices, see `TimeLeft`.
         """
         console, self._plain = _console()
         self._bars = rich.progress.Progress(
@@ -192,7 +191,7 @@ class Progress:
         )
         self._sweep = self._bars.add_task("sweep", total=sum(costs.values()))
         records = {number: len(epochs) for number, epochs in targets.items()}
-        self._left, self._lock = TimeLeft(costs, records, at_a_time, planned=planned), threading.Lock()
+        self._left, self._lock = TimeLeft(costs, records, at_a_time, platform), threading.Lock()
         self._targets = targets
         self.seconds_left = self._left.seconds()
         self._packs: list[PackProgress] = []

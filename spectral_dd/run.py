@@ -135,7 +135,7 @@ def _train_packs(
     locked: dict[int, LockedError] = {}
     with (
         devices.Compilations() as compilations,
-        Progress(costs, targets, len(groups), planned=here[0].platform == "cpu") as progress,
+        Progress(costs, targets, len(groups), here[0].platform) as progress,
         stop_signals(progress.doing) as stop_signal,
     ):
 

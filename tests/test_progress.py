@@ -8,7 +8,7 @@ import pytest
 
 from spectral_dd import progress
 from spectral_dd.members import expand
-from spectral_dd.planning.cost import CPU
+from spectral_dd.planning.cost import ACCELERATOR, CPU
 from spectral_dd.progress import TimeLeft, going_on, say, stop_signals, track
 
 
@@ -34,22 +34,25 @@ def test_time_left_follows_what_packs_took():
     assert left.seconds() == 0
 
 
-def test_a_plan_for_another_kind_of_device_says_nothing_of_the_time_before_something_is_trained():
+def test_a_plan_for_an_accelerator_says_nothing_of_the_time_before_something_is_trained():
     """Of it the ratios are believed: the second pack takes twice as long as the first."""
-    left = TimeLeft({0: 1e6, 1: 2e6}, {0: 1, 1: 1}, at_a_time=1, planned=False)
+    left = TimeLeft({0: 1e6, 1: 2e6}, {0: 1, 1: 1}, at_a_time=1, platform="gpu")
     assert left.seconds() is None
     left.add(0, 0.0, 5.0, setting_up=True, records_left=1)
     assert left.seconds() is None
-    left.add(0, 1.0, 10.0, setting_up=False, records_left=0)
+    left.add(0, 0.5, 5.0, setting_up=False, records_left=1)
+    compiling = ACCELERATOR.compile_seconds
+    assert left.seconds() == pytest.approx((compiling - 5) + 5 + compiling + 20)
+    left.add(0, 0.5, 5.0, setting_up=False, records_left=0)
     assert left.seconds() == pytest.approx(5 + 20)
-    assert TimeLeft({}, {}, at_a_time=1, planned=False).seconds() == 0
+    assert TimeLeft({}, {}, at_a_time=1, platform="gpu").seconds() == 0
 
 
 def test_the_line_has_no_time_left_before_it_is_known():
     configs = expand({"width": [2, 4]})
-    for planned, line in ((False, "setting up"), (True, "setting up, 0:00:26 left")):
-        assert progress.Progress({0: 10.0}, {0: [1, 2]}, planned=planned)._line() == line
-    unknown = progress.Progress({0: 10.0}, {0: [1, 2]}, planned=False)
+    for platform, line in (("gpu", "setting up"), ("cpu", "setting up, 0:00:26 left")):
+        assert progress.Progress({0: 10.0}, {0: [1, 2]}, platform=platform)._line() == line
+    unknown = progress.Progress({0: 10.0}, {0: [1, 2]}, platform="gpu")
     assert unknown.pack(0, "pack 1/1", configs).facts()["seconds_left"] is None
 
 

@@ -40,6 +40,11 @@ CPU = Rates(16.0, 2e-5, 0.0, 95e9, 65e9)
 ACCELERATOR = Rates(60.0, 0.0, 28e-6, 989e12, 45e12)
 
 
+def rates_of(platform: str) -> Rates:
+    """Of cpu, gpu or tpu."""
+    return CPU if platform == "cpu" else ACCELERATOR
+
+
 class Cost:
     """Size and cost of the networks of a sweep.
 
@@ -55,7 +60,7 @@ class Cost:
           platform: cpu, gpu or tpu; by default that of JAX.
         """
         self._platform = platform or jax.default_backend()
-        self._rates = CPU if self._platform == "cpu" else ACCELERATOR
+        self._rates = rates_of(self._platform)
         self.compile_seconds = self._rates.compile_seconds
         self._configs, self._datasets = list(configs), datasets
         self._widths: dict[str, set[int]] = {}
