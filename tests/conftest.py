@@ -81,6 +81,16 @@ def pack(recorded_pack, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def coarse():
+    """Figures of few pixels: what they show does not depend on it."""
+    from spectral_dd.report.axes import STYLE  # here, because it imports Matplotlib
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STYLE, "savefig.dpi", 40)
+        yield
+
+
+@pytest.fixture(scope="session")
 def axes():
     """Four small networks with convolutions, all measures, a few records."""
     return {

@@ -106,7 +106,7 @@ def test_a_table_of_members_trains_as_a_sweep_and_says_what_comes_next(tmp_path,
     assert ds.test_error.notnull().all()
 
 
-@pytest.mark.usefixtures("fast_compile")
+@pytest.mark.usefixtures("fast_compile", "coarse")
 def test_the_scripts_evaluate_spectra_draw_a_report_and_answer(small, tmp_path, capsys):
     shutil.copytree(small, tmp_path / "run")
     workdir = f"--workdir={tmp_path / 'run'}"
