@@ -1,5 +1,6 @@
 """Every test runs on four virtual CPU devices, as a machine with several accelerators would."""
 
+import fcntl
 import os
 import shutil
 
@@ -80,6 +81,16 @@ def pack(recorded_pack, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def coarse():
+    """Figures of few pixels: what they show does not depend on it."""
+    from spectral_dd.report.axes import STYLE  # here, because it imports Matplotlib
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STYLE, "savefig.dpi", 40)
+        yield
+
+
+@pytest.fixture(scope="session")
 def axes():
     """Four small networks with convolutions, all measures, a few records."""
     return {
@@ -105,14 +116,29 @@ def small_axes(axes):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, axes):
-    workdir = tmp_path_factory.mktemp("sweep") / "run"
-    sdd.train(workdir, expand(axes))
-    return workdir
+def trained_once(tmp_path_factory):
+    """`trained_once(name, axes)`: a copy of a sweep that one of pytest's workers trains."""
+    here = tmp_path_factory.getbasetemp()
+    common = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
+
+    def copy(name, axes):
+        there = common / name
+        with open(common / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not there.exists():
+                sdd.train(there.with_name(f"{name}.part"), expand(axes))
+                there.with_name(f"{name}.part").rename(there)
+        return shutil.copytree(there, tmp_path_factory.mktemp("sweep") / "run")
+
+    return copy
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory, small_axes):
-    workdir = tmp_path_factory.mktemp("sweep") / "run"
-    sdd.train(workdir, expand(small_axes))
-    return workdir
+def finished(trained_once, axes):
+    with fast_programs():
+        return trained_once("finished", axes)
+
+
+@pytest.fixture(scope="session")
+def small(trained_once, small_axes):
+    return trained_once("small", small_axes)

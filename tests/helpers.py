@@ -29,9 +29,10 @@ def logits_of(model, variables, images):
 
 @contextlib.contextmanager
 def fast_programs():
-    """The programs of families as with `fast_jit`; what draws their first variables stays as it is."""
+    """What is compiled as with `fast_jit`: all programs of families."""
     compile_it = jax.stages.Lowered.compile
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jax, "jit", fast_jit)
         patched.setattr(jax.stages.Lowered, "compile", functools.partialmethod(compile_it, compiler_options=FAST))
         yield
 
@@ -61,11 +62,11 @@ def initial_variables(config, dataset):
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     model = build_model(config, dataset.num_classes)
 
-    @jax.jit  # Not `fast_jit`: a network may draw in float32, whose last bits count.
+    @jax.jit  # Not `fast_jit`: where families are not fast, the last bits of what a network draws in float32 count.
     def draw(key, image):
         return jax.tree.map(lambda leaf: leaf.astype(config.dtype), model.init(key, image, train=False))
 
-    return draw(key, image)
+    return jax.device_get(draw(key, image))
 
 
 def members_of(family, state):

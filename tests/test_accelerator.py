@@ -15,6 +15,7 @@ def accelerator(monkeypatch):
     return importlib.import_module("accelerator")
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_the_page_of_a_cpu_says_that_it_is_none_of_a_gpu(accelerator, tmp_path):
     path = tmp_path / "results.json"
     page = accelerator.run(accelerator.SMALL, path, minutes=0)

@@ -106,7 +106,7 @@ def test_a_table_of_members_trains_as_a_sweep_and_says_what_comes_next(tmp_path,
     assert ds.test_error.notnull().all()
 
 
-@pytest.mark.usefixtures("fast_compile")
+@pytest.mark.usefixtures("fast_compile", "coarse")
 def test_the_scripts_evaluate_spectra_draw_a_report_and_answer(small, tmp_path, capsys):
     shutil.copytree(small, tmp_path / "run")
     workdir = f"--workdir={tmp_path / 'run'}"
@@ -129,13 +129,14 @@ def test_a_reader_of_the_output_may_stop_reading(tmp_path):
     assert all("planning: " in line for line in process.stderr)  # on a slow machine
 
 
-def test_tasks_that_start_at_the_same_time_share_a_new_directory(small, small_axes, tmp_path):
+def test_tasks_that_start_at_the_same_time_share_a_new_directory(small, small_axes, tmp_path, capsys):
     arguments = [f"--workdir={tmp_path / 'run'}", "--task_count=3", "--min_packs=2", *flags_of(small_axes)]
-    tasks = [start("train_sweep.py", *arguments, f"--task_index={i}") for i in range(3)]
+    tasks = [start("train_sweep.py", *arguments, f"--task_index={i}") for i in range(2)]
     errors = [task.communicate(timeout=300)[1] for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0, 0], errors
+    assert [task.returncode for task in tasks] == [0, 0], errors
     assert len(read_sweep(tmp_path / "run").packs) == 2
-    assert "task 2 of 3 (--task_index): none of 2 packs\n" in errors[2]
+    assert run_script("train_sweep.py", *arguments, "--task_index=2") == 0
+    assert "task 2 of 3 (--task_index): none of 2 packs\n" in capsys.readouterr().err
     ours, theirs = sdd.load_results(tmp_path / "run"), sdd.load_results(small)
     assert not ours.test_error.isnull().any()
     # Other packs, other padding: sums are rounded otherwise, which later epochs amplify.

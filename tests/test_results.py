@@ -148,6 +148,7 @@ def test_averaged_results_have_one_example_with_the_mean(finished):
         np.testing.assert_array_equal(ours[name], values)
 
 
+@pytest.mark.usefixtures("coarse")
 def test_several_sweeps_are_one_data_set_with_members_numbered_through(finished, small, capsys):
     both, one, other = sdd.load_results([finished, small]), sdd.load_results(finished), sdd.load_results(small)
     assert list(both.member) == list(range(8)) and list(both.sweep_member) == [*range(4), *range(4)]

@@ -66,6 +66,7 @@ def test_the_detector_says_during_training_what_it_says_of_the_checkpoints():
     assert str(online) == ", second descent indicated in 1"
 
 
+@pytest.mark.usefixtures("fast_compile")
 def test_the_same_command_gives_the_same_bits(finished, axes, tmp_path):
     sdd.train(tmp_path, expand(axes))
     assert_identical(everything(tmp_path), everything(finished))
@@ -75,6 +76,8 @@ def test_the_same_command_gives_the_same_bits(finished, axes, tmp_path):
 def test_interrupted_and_resumed_gives_the_same_bits(request, tmp_path, trained, at, digits, monkeypatch):
     """Stopped between records, at a record, and short of the end; each time the process starts anew."""
     monkeypatch.setattr(pack_training, "DISPATCH_SECONDS", 0.0)  # one epoch at a time
+    if trained == "finished":
+        request.getfixturevalue("fast_compile")
     trained = request.getfixturevalue(trained)
     sweep = read_sweep(trained)
     for number in range(len(sweep.packs)):

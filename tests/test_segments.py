@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import fast_jit
+from helpers import ShortCNN, fast_jit
 from spectral_dd.errors import InputError
-from spectral_dd.models import CNN5, MLP, MODELS, VGG, ResNet, declared
+from spectral_dd.models import MLP, MODELS, VGG, ResNet, declared
 from spectral_dd.models.network import Network, channel_major
 from spectral_dd.segments import on_segments
 from spectral_dd.spectrum import spectra_of
@@ -97,7 +97,7 @@ DECLARED = {
     **{cls.__name__: cls for cls in (DeclaredConv, DeclaredDense)},
     "DeclaredChannelMajor": functools.partial(DeclaredChannelMajor, **EXACT),
     "mlp": functools.partial(MLP, **EXACT),
-    "cnn5": functools.partial(CNN5, **EXACT),
+    "cnn5": functools.partial(ShortCNN, **EXACT),
     "resnet": functools.partial(ResNet, blocks=(1, 1), **EXACT),
     "preactivation resnet": functools.partial(ResNet, blocks=(1, 1), preactivation=True, **EXACT),
     "vgg": functools.partial(VGG, convolutions=(1, 1, 1, 1, 1), **EXACT),

@@ -33,7 +33,7 @@ def flags_of(axes):
     return [f"--{name}={','.join(map(str, np.atleast_1d(axis)))}" for name, axis in axes.items()]
 
 
-@pytest.mark.usefixtures("fast_compile")
+@pytest.mark.usefixtures("fast_compile", "coarse")
 def test_debug_runs_all_stages_here(small_axes, tmp_path, capsys):
     axes = small_axes | {"width": 2}
     evaluate = "--evaluate=--name=long --spectrum_points=16"
