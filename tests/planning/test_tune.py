@@ -9,7 +9,7 @@ from spectral_dd.planning.cost import Cost
 from spectral_dd.programs import lowerings
 from spectral_dd.sweeps import Lowering, Pack
 
-CONFIGS = [Config.of(model="mlp", width=w, seed=s, train_size=200, epochs=10**7) for w in (2, 8) for s in (0, 1)]
+CONFIGS = [Config.of(model="mlp", width=w, seed=s, train_size=200, epochs=10**9) for w in (2, 8) for s in (0, 1)]
 
 
 @pytest.fixture(scope="module")
