@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-SECONDS = flags.DEFINE_float("seconds", 2.0, "time of one measurement, roughly")
+SECONDS = flags.DEFINE_float("seconds", 1.0, "time of one measurement, roughly")
 REPEATS = flags.DEFINE_integer("repeats", 3, "measurements of each, in turn")
 
 CORES = len(os.sched_getaffinity(0))

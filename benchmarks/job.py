@@ -1,6 +1,6 @@
 """The whole digits preset, from the command to the figure, against a PyTorch script that does the same.
 
-Needs PyTorch (`make bench` installs it). About twenty minutes on two cores.
+Needs PyTorch (`make bench` installs it). About a quarter of an hour on two cores.
 
     python benchmarks/job.py [--epochs=400]
 """
@@ -26,23 +26,21 @@ from spectral_dd.planning.epochs import recorded_epochs, spectrum_epochs
 from spectral_dd.planning.prepare import prepare
 
 EPOCHS = flags.DEFINE_integer("epochs", 400, "of each network; the preset's are 400")
-JOBS = flags.DEFINE_integer("jobs", 2, "times that each job is done, in turn")
+JOBS = flags.DEFINE_integer("jobs", 1, "times that each job is done, in turn")
 
 METHOD = """
 The preset `digits` ({widths} widths of `cnn5`, {epochs} epochs, test and training error at {recorded} of them, spectra
 of three splits at {spectra}), each a fresh process: seconds from the command to the end of the last figure, medians of
 {jobs}, in turn; and until the first errors are on disk.
 
-- PyTorch: `benchmarks/torch_digits.py`, one network after another on all cores, or {cores} single-threaded processes
-  that take the widest network left; as it comes, channels last, or with torch.compile. It writes no checkpoints, cannot
-  go on after an interruption, and measures nothing beside the errors and the paper's spectrum.
+- PyTorch: `benchmarks/torch_digits.py` in {cores} single-threaded processes that take the widest network left, which is
+  its fastest way above; channels last, or with torch.compile. It writes no checkpoints, cannot go on after an
+  interruption, and measures nothing beside the errors and the paper's spectrum.
 - spectral_dd: `train_sweep.py --preset=digits` and `report.py`. Cold: with an empty compilation cache. Warm: again,
   with the programs of the time before in it.
 """
 
 OTHERS = {
-    "PyTorch, one after another": (1, ""),
-    "PyTorch, a process a core": (CORES, ""),
     "PyTorch, a process a core, channels last": (CORES, "channels_last"),
     "PyTorch, a process a core, torch.compile": (CORES, "compile"),
 }
