@@ -37,8 +37,8 @@ HEADER = """# Benchmarks
 Written by `make bench`. The contestants of a row, each a process of its own, work in turn, so that whatever else the
 machine does hits all alike: medians of {repeats} measurements, each of about {seconds:g} seconds or, where that takes
 longer, of one epoch of {steps} steps of every network, or of one spectrum of every network. Compiling is left out.
-Other load hurts PyTorch most: each of its operations waits for all cores. What is left out here and run by hand: each of
-our convolutions (`benchmarks/conv.py`), single operations (`operations.py`), and how a sweep's time grows (`sweep.py`).
+Other load hurts PyTorch most: each of its operations waits for all cores. Left out here, and run by hand: each of our
+convolutions (`benchmarks/conv.py`), single operations (`operations.py`), and how a sweep's time grows (`sweep.py`).
 
 | | |
 |---|---|
