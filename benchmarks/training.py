@@ -30,9 +30,8 @@ MEMBERS = flags.DEFINE_integer("members", 8, "networks of a width")
 DEFAULTS = {"cnn5": (["8", "32"], ["2", "8", "32", "mixed"]), "resnet18": (["32"], ["4", "16", "64"])}
 MIXED = list(PRESETS["digits"]["width"])
 
-# What can be combined in PyTorch, one network after another or a process a core.
+# What can be combined in PyTorch.
 OPTIONS = ("", "channels_last", "channels_last compile")
-WAYS = {"one after another": "Sequential", "a process a core": "Processes"}
 OURS = "spectral_dd"
 
 METHOD = """
@@ -42,8 +41,8 @@ one each of widths {mixed}. Types: {types}.
 
 - PyTorch, one after another: all {cores} cores (or the GPU) in each operation, fused Adam.
 - PyTorch, a process a core: the same, single-threaded, the networks dealt to the processes.
-  Each of the two as it comes, with images and weights channels last, and with torch.compile as well; in bfloat16 by
-  autocast.
+  As it comes, with images and weights channels last, and with torch.compile as well; in bfloat16 by autocast. On a CPU
+  one after another is slower in each of these ways (half as fast at width 2), and shown as it comes.
 - torch.func.vmap: over the networks, which must be of one width; BatchNorm without running statistics.
 - JAX, Python loop: flax's own layers, one jitted step, one network after another.
 - spectral_dd: as in a sweep with `--tune=off`, which does not measure which of its ways is fastest. Its packs are
@@ -61,13 +60,19 @@ def contestants(setting: Setting, dtype: str) -> dict[str, str]:
     precision = {"float32": "", "bfloat16": " bfloat16"}[dtype]
     found = {
         f"PyTorch, {way}" + (f", {options}" if options else ""): f"torch_contestants.py {name} {options}{precision}"
-        for way, name in WAYS.items()
-        for options in OPTIONS
-        if not (name == "Processes" and on_gpu())  # cores do not compute then
+        for way, (name, several) in ways().items()
+        for options in several
     }
     if len(set(setting.widths)) == 1 and dtype == "float32":
         found["torch.func.vmap"] = "torch_contestants.py Vmap"
     return found | {"JAX, Python loop": f"jax_contestants.py Loop {dtype}", OURS: f"jax_contestants.py Ours {dtype}"}
+
+
+def ways() -> dict[str, tuple[str, Sequence[str]]]:
+    """Of PyTorch to train several networks, with the options that each is measured with."""
+    if on_gpu():
+        return {"one after another": ("Sequential", OPTIONS)}
+    return {"one after another": ("Sequential", OPTIONS[:1]), "a process a core": ("Processes", OPTIONS)}
 
 
 def on_gpu() -> bool:
