@@ -25,7 +25,7 @@ WIDTH = flags.DEFINE_list(
     "width", None,
     "widths; mixed: one network each of 1 to 32; by default 2,8,32,mixed, of a resnet18 4,16,64",
 )  # fmt: skip
-MEMBERS = flags.DEFINE_integer("members", 8, "networks of a width")
+MEMBERS = flags.DEFINE_integer("members", 4, "networks of a width")
 
 DEFAULTS = {"cnn5": (["8", "32"], ["2", "8", "32", "mixed"]), "resnet18": (["32"], ["4", "16", "64"])}
 MIXED = list(PRESETS["digits"]["width"])
