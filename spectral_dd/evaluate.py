@@ -110,5 +110,4 @@ def _evaluate_pack(
 
 
 def _family(pack: Pack, prepared: Prepared) -> Family:
-    draws = [prepared.draws[i] for i in pack.members]
-    return Family([prepared.configs[i] for i in pack.members], prepared.dataset(pack.members[0]), draws)
+    return Family(*prepared.of_pack(pack.members))

@@ -102,11 +102,11 @@ class PackTraining:
         if newest <= self.epoch:
             return
         if newest:
-            self.epoch, tree = self._writer.restore(self._family.abstract_tree(), at_most=target)
+            abstract = self._family.abstract_tree()
+            self.epoch, tree = self._writer.restore(abstract, at_most=target)
             self._state = self._family.load_tree(tree)
             with contextlib.suppress(CheckpointError, InputError):  # damaged or lost: it is drawn again
-                abstract = self._family.abstract_tree()["variables"]
-                self._family.began_at(stored.load_variables(self._place, 0, abstract))
+                self._family.began_at(stored.load_variables(self._place, 0, abstract["variables"]))
         else:
             self.epoch, self._state = 0, self._family.initial_state()
         self._second_descents = SecondDescents(len(self._family.configs))

@@ -120,10 +120,7 @@ def _train_packs(
       LockedError: packs are left that other processes train.
     """
     packs = {number: sweep.packs[number] for number in mine}
-    parts = {
-        n: (sweep.members(p), prepared.dataset(p.members[0]), [prepared.draws[i] for i in p.members], p.ends)
-        for n, p in packs.items()
-    }
+    parts = {number: (*prepared.of_pack(pack.members), pack.ends) for number, pack in packs.items()}
     for line in dict.fromkeys(thinning(*part) for part in parts.values()):
         if line:
             print(line, file=sys.stderr)

@@ -43,8 +43,7 @@ def disk_bytes(workdir: str | os.PathLike, sweep: Sweep, prepared: Prepared, cos
         configs = sweep.members(pack)
         there = set(stored.recorded_epochs(sweep.place(workdir, number)))
         left = set(recorded_epochs(configs[0], pack.ends)) - there
-        draws = [prepared.draws[i] for i in pack.members]
-        with_spectra = left & set(spectrum_epochs(configs, prepared.dataset(pack.members[0]), draws, pack.ends))
+        with_spectra = left & set(spectrum_epochs(*prepared.of_pack(pack.members), pack.ends))
         variables = sum(_parameter_bytes(config, cost) for config in configs)
         asked = configs[0].spectrum
         sizes = {"split": 3, "example": asked.examples, "frequency": asked.points // 2 + 1}

@@ -28,8 +28,7 @@ def describe(workdir: str | os.PathLike, prepared: Prepared, min_packs: int = 1,
     for number, pack in enumerate(sweep.packs):
         members = sweep.members(pack)
         lines.append(f"{number:4d}  {_line(members, cost)}")
-        draws = [prepared.draws[i] for i in pack.members]
-        notes[thinning(members, prepared.dataset(pack.members[0]), draws, pack.ends)] = None
+        notes[thinning(*prepared.of_pack(pack.members), pack.ends)] = None
     how = "new sweep in" if existing is None else "resumes" if existing == sweep else "extends"
     images = sum(d.train_images.nbytes + d.test_images.nbytes for d in prepared.datasets.values())
     lines.append(

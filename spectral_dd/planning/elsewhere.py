@@ -111,14 +111,12 @@ def between(widths: Mapping[int, int], seconds: Mapping[int, float]) -> list[flo
 
 def _records(prepared: Prepared, pack: Pack) -> tuple[int, int]:
     """How many records a pack has, and how many of them with spectra."""
-    configs, draws = [prepared.configs[i] for i in pack.members], [prepared.draws[i] for i in pack.members]
-    with_spectra = spectrum_epochs(configs, prepared.dataset(pack.members[0]), draws, pack.ends)
-    return len(recorded_epochs(configs[0], pack.ends)), len(with_spectra)
+    with_spectra = spectrum_epochs(*prepared.of_pack(pack.members), pack.ends)
+    return len(recorded_epochs(prepared.configs[pack.members[0]], pack.ends)), len(with_spectra)
 
 
 def _job(prepared: Prepared, sweep: Sweep, pack: Pack, hardware: Target) -> target.Job:
-    configs, dataset = sweep.members(pack), prepared.dataset(pack.members[0])
-    draws = [prepared.draws[i] for i in pack.members]
+    configs, dataset, draws = prepared.of_pack(pack.members)
     shapes = host_arrays(configs, dataset, draws)[0].shapes()
     # A sweep that was begun elsewhere has lowerings for there.
     usual = lowerings(hardware.platform, packing.widest(configs))[0]

@@ -24,10 +24,9 @@ from spectral_dd.training import EVALUATION_BATCH
 
 def program_names(prepared: Prepared, pack: Pack) -> tuple[str, ...]:
     """The programs of `programs.Programs` that a pack needs."""
-    configs, draws = [prepared.configs[i] for i in pack.members], [prepared.draws[i] for i in pack.members]
-    if not spectrum_epochs(configs, prepared.dataset(pack.members[0]), draws, pack.ends):
+    if not spectrum_epochs(*prepared.of_pack(pack.members), pack.ends):
         return "training", "evaluation"
-    measured = ("logits",) if configs[0].spectrum.measures else ()
+    measured = ("logits",) if prepared.configs[pack.members[0]].spectrum.measures else ()
     return "training", "evaluation", "spectra", *measured
 
 
@@ -66,12 +65,13 @@ def fitting(
         pack, size = packs[number], sizes[number]
         static, names = prepared.configs[pack.members[0]].static(), program_names(prepared, pack)
         alike = fits[*static.values(), pack.lowering.convolution, names]
-        if not any(all(map(operator.le, size, larger)) for larger in alike):
-            at_once = _at_once(prepared, pack, names, size, on, cost, limit)
-            if at_once < size.at_once:
-                lowered[number] = dataclasses.replace(pack.lowering, at_once=at_once)
-                continue
-        alike.append(size)
+        if any(all(map(operator.le, size, larger)) for larger in alike):
+            continue
+        at_once = _at_once(prepared, pack, names, size, on, cost, limit)
+        if at_once < size.at_once:
+            lowered[number] = dataclasses.replace(pack.lowering, at_once=at_once)
+        else:
+            alike.append(size)
     return [dataclasses.replace(p, lowering=lowered.get(n, p.lowering)) for n, p in enumerate(packs)]
 
 
@@ -92,10 +92,9 @@ def _at_once(
     limit: int,
 ) -> int:
     """Members of a pack that can be trained at once."""
-    configs, dataset = [prepared.configs[i] for i in pack.members], prepared.dataset(pack.members[0])
+    configs, dataset, draws = prepared.of_pack(pack.members)
     if _moved(packing.widest(configs), dataset, size, cost) < limit:
         return size.at_once
-    draws = [prepared.draws[i] for i in pack.members]
     shapes = host_arrays(configs, dataset, draws)[0].shapes()
     programs = Programs(configs, dataset.num_classes, shapes, on, lowering=pack.lowering, memory_limit=limit)
     doubtful = [name for name in names if bytes_of_a_device(programs.trace(name, size.at_once)) > limit]

@@ -25,6 +25,10 @@ class Prepared(NamedTuple):
     def dataset(self, member: int) -> Dataset:
         return self.datasets[self.configs[member].dataset]
 
+    def of_pack(self, members: Sequence[int]) -> tuple[list[Config], Dataset, list[Draws]]:
+        """Members that have a data set in common, it, and what each draws."""
+        return [self.configs[i] for i in members], self.dataset(members[0]), [self.draws[i] for i in members]
+
     def of(self, configs: Sequence[Config]) -> Self:
         """Some of the members, in the order given."""
         places = {config: i for i, config in enumerate(self.configs)}
