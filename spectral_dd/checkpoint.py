@@ -49,7 +49,14 @@ def _orbax_is_quiet(record: logging.LogRecord) -> bool:
     return record.levelno > logging.ERROR or f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
+def _unasked_writes_are_quiet(record: logging.LogRecord) -> bool:
+    # Of several writes of a save that fail, Orbax raises the first; asyncio reports the others when it forgets them.
+    message = record.getMessage()
+    return not (message.startswith("Task exception was never retrieved") and f"{os.sep}orbax{os.sep}" in message)
+
+
 logging.getLogger("absl").addFilter(_orbax_is_quiet)
+logging.getLogger("asyncio").addFilter(_unasked_writes_are_quiet)
 
 
 def _closed_loop_is_quiet(unraisable: "sys.UnraisableHookArgs", hook: Any = sys.unraisablehook) -> None:

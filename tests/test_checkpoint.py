@@ -1,5 +1,7 @@
 """Records are whole or not there, whatever stops the writer, and the newest intact one is restored."""
 
+import asyncio
+import gc
 import os
 import resource
 import shutil
@@ -228,6 +230,21 @@ def test_a_full_disk_is_reported_and_harms_nothing(pack, capfd, size, failing):
         assert writer.restore(abstract(make_state(0)), at_most=8)[0] == 5
         writer.record(9, make_state(9), make_results(9))
     assert recorded_epochs(place(pack)) == [0, 1, 3, 9]
+
+
+@pytest.mark.parametrize(("file", "said"), [("/site/orbax/checkpoint/save.py", 0), ("/site/own.py", 1)])
+def test_the_other_writes_of_a_failed_save_are_not_reported_by_asyncio(caplog, file, said):
+    names = {}
+    exec(compile("async def write(): raise ValueError('No space left on device')", file, "exec"), names)
+
+    async def save():
+        forgotten = asyncio.create_task(names["write"]())
+        await asyncio.sleep(0)
+        del forgotten
+
+    asyncio.run(save())
+    gc.collect()  # asyncio reports a task when it is forgotten
+    assert len(caplog.records) == said
 
 
 def test_what_stops_the_program_is_not_hidden_by_a_failed_save(tmp_path):
