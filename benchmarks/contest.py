@@ -4,7 +4,6 @@ A contestant is a class that is made from a `Setting` and options, and whose `wo
 Each runs in a process of its own, and they work in turn, so that whatever else the machine does hits all alike.
 """
 
-import functools
 import json
 import os
 import pathlib
@@ -85,7 +84,7 @@ def serve(*contestants: type) -> None:
 
 
 class Running:
-    """A contestant in its own process, ready to work."""
+    """A contestant in its own process."""
 
     def __init__(self, program: str, setting: Setting):
         """
@@ -97,14 +96,12 @@ class Running:
         python = TORCH_PYTHON if file.startswith("torch") else sys.executable
         command = [python, str(pathlib.Path(__file__).with_name(file)), json.dumps(setting._asdict()), *contestant]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._times = 0  # that it works in one measurement
+
+    def wait_until_ready(self) -> None:
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "ready":
-            raise RuntimeError(f"{shlex.join(command)} could not start")
-
-    @functools.cached_property
-    def times(self) -> int:
-        """How often it works in one measurement; asked for when nothing runs beside it."""
-        return max(1, round(SECONDS.value / self.seconds(1)))
+            raise RuntimeError(f"{shlex.join(map(str, self._process.args))} could not start")
 
     def seconds(self, times: int) -> float:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -113,7 +110,12 @@ class Running:
 
     def rate(self) -> float:
         """Pieces of work a second."""
-        return self.times / self.seconds(self.times)
+        if not self._times:
+            seconds = self.seconds(1)
+            self._times = max(1, round(SECONDS.value / seconds))
+            if self._times == 1:
+                return 1 / seconds
+        return self._times / self.seconds(self._times)
 
     def stop(self) -> None:
         assert self._process.stdin is not None
@@ -123,7 +125,9 @@ class Running:
 
 def median_rates(programs: dict[str, str], setting: Setting) -> dict[str, float]:
     """Pieces of work a second, of contestants that work in turn."""
-    running = {name: Running(program, setting) for name, program in programs.items()}
+    running = {name: Running(program, setting) for name, program in programs.items()}  # which compile side by side
+    for contestant in running.values():
+        contestant.wait_until_ready()
     rates: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(REPEATS.value):
         for name, contestant in running.items():

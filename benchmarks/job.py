@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 
 from absl import app, flags
+from arithmetic import PASSES_OF_A_STEP, pass_flops, print_product_rates
 from contest import CORES, TORCH_PYTHON, print_heading, print_row, print_section
 
 import spectral_dd as sdd
@@ -38,6 +39,8 @@ of three splits at {spectra}), each a fresh process: seconds from the command to
   interruption, and measures nothing beside the errors and the paper's spectrum.
 - spectral_dd: `train_sweep.py --preset=digits` and `report.py`. Cold: with an empty compilation cache. Warm: again,
   with the programs of the time before in it.
+
+The training alone is {tflop:.1f} TFLOP at the networks' own widths, with convolutions as sums of products.
 """
 
 OTHERS = {
@@ -60,6 +63,13 @@ def job() -> dict:
         "points": asked.points,
         "half_width": asked.half_width,
     }
+
+
+def training_flops() -> float:
+    """Of all networks and epochs, at their own widths."""
+    configs = sdd.sweep("digits", epochs=EPOCHS.value)
+    examples = configs[0].steps * configs[0].batch_size
+    return PASSES_OF_A_STEP * examples * pass_flops("cnn5", [config.width for config in configs], size=8, channels=1)
 
 
 def with_torch(processes: int, options: str, asked: dict, folder: pathlib.Path) -> float:
@@ -96,7 +106,9 @@ def main(argv: Sequence[str]) -> None:
     devices.set_up()
     asked = job()
     counts = {name: len(asked[name]) for name in ("widths", "recorded", "spectra")}
-    print_section("The whole job", METHOD.format(**counts, epochs=EPOCHS.value, jobs=JOBS.value, cores=CORES))
+    about = counts | {"epochs": EPOCHS.value, "jobs": JOBS.value, "cores": CORES, "tflop": training_flops() / 1e12}
+    print_section("The whole job", METHOD.format(**about))
+    products = print_product_rates("float32")
     seconds: dict[str, list[float]] = {}
     firsts: dict[str, list[float]] = {"spectral_dd, cold": [], "spectral_dd, warm": []}
     for _ in range(JOBS.value):
@@ -115,6 +127,7 @@ def main(argv: Sequence[str]) -> None:
     for name, value in medians.items():
         first = f"{statistics.median(firsts[name]):.0f}" if name in firsts else "-"
         print_row(name, f"{value:.0f}", first, f"{best / value:.2f}")
+    print_row("the training alone, at the rate of products", f"{training_flops() / products:.0f}", "-", "-")
 
 
 if __name__ == "__main__":

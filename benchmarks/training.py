@@ -11,12 +11,10 @@ from collections.abc import Sequence
 import contest
 import jax
 from absl import app, flags
-from contest import BATCH, CORES, PLANNED_STEPS, SIDE, STEPS_PER_EPOCH, Setting
+from arithmetic import PASSES_OF_A_STEP, pass_flops, print_product_rates
+from contest import BATCH, CORES, PLANNED_STEPS, STEPS_PER_EPOCH, Setting
 
 from spectral_dd import devices
-from spectral_dd.config import Config
-from spectral_dd.data import Dataset
-from spectral_dd.planning.cost import Cost
 from spectral_dd.presets import PRESETS
 
 MODEL = flags.DEFINE_enum("model", "cnn5", ["cnn5", "resnet18"], "architecture")
@@ -83,22 +81,6 @@ def types() -> list[str]:
     return ["float32", "bfloat16"] if devices.has_bfloat16_units() else ["float32"]
 
 
-def flops_of_an_example(setting: Setting) -> float:
-    """Of training each network on one example."""
-    images, labels = setting.data()
-    dataset = Dataset.from_arrays(images, labels, images, labels, name="random", num_classes=10)
-    configs = [Config.of(model=setting.model, width=w, dataset="random", batch_size=1) for w in setting.widths]
-    cost = Cost(configs, {"random": dataset})
-    return sum(cost.step_flops(config, config.width) for config in configs)
-
-
-def product_rates(dtype: str) -> dict[str, float]:
-    """FLOP/s of a product of two large matrices with all cores, or on the GPU."""
-    programs = {"JAX": f"jax_contestants.py Product {dtype}", "PyTorch": f"torch_contestants.py Product {dtype}"}
-    rates = contest.median_rates(programs, Setting(MODEL.value, [], 8))
-    return {name: 2 * SIDE**3 * rate for name, rate in rates.items()}
-
-
 def fastest(rates: dict[str, float]) -> tuple[str, float]:
     return max(rates.items(), key=lambda item: item[1])
 
@@ -111,10 +93,7 @@ def main(argv: Sequence[str]) -> None:
         measured += "; this processor has no units for bfloat16 (avx512_bf16, amx_bf16)"
     text = METHOD.format(**about, steps=PLANNED_STEPS, types=measured)
     contest.print_section(f"Training: {MODEL.value}", text)
-    products = {dtype: product_rates(dtype) for dtype in types()}
-    for dtype, rates in products.items():
-        listed = " and ".join(f"{rate / 1e9:,.0f} GFLOP/s by {name}" for name, rate in rates.items())
-        print(f"A product of two {SIDE}x{SIDE} matrices in {dtype}: {listed}.\n")
+    products = {dtype: print_product_rates(dtype) for dtype in types()}
     names = ["size", "width", "type", "fastest other"]
     contest.print_heading(names, ["its rate", OURS, "of the best", "GFLOP/s", "of products", "of the best of any type"])
     sizes, widths = DEFAULTS[MODEL.value]
@@ -135,8 +114,9 @@ def main(argv: Sequence[str]) -> None:
             for dtype, rates in rates_by_type.items():
                 name, rate = fastest(rates)
                 ratios[dtype].append(ours[dtype] / rate)
-                flops = ours[dtype] / len(setting.widths) * flops_of_an_example(setting)
-                share = flops / fastest(products[dtype])[1]
+                passes = PASSES_OF_A_STEP * ours[dtype] / len(setting.widths)
+                flops = passes * pass_flops(setting.model, setting.widths, setting.size, setting.channels)
+                share = flops / products[dtype]
                 numbers = [f"{rate:,.0f}", f"{ours[dtype]:,.0f}", f"{ratios[dtype][-1]:.2f}", f"{flops / 1e9:,.1f}"]
                 cells = [f"{size}x{size}", width, dtype, name, *numbers, f"{share:.0%}", f"{any_type:.2f}"]
                 contest.print_row(*cells)
