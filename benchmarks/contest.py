@@ -20,6 +20,9 @@ from absl import flags
 SECONDS = flags.DEFINE_float("seconds", 1.0, "time of one measurement, roughly")
 REPEATS = flags.DEFINE_integer("repeats", 3, "measurements of each, in turn")
 
+# Who has been measured for so many times SECONDS is not measured again: long work needs no repetition.
+ENOUGH = 5
+
 CORES = len(os.sched_getaffinity(0))
 
 # PyTorch may have an environment of its own: its wheels for the CPU alone come later, or not at all, for a new Python.
@@ -39,7 +42,7 @@ SIDE = 2048
 
 # Spectra: what one piece of work is, for each network.
 EXAMPLES = 256
-POINTS = 128
+POINTS = 32
 HALF_WIDTH = 0.5
 
 # Several processes share an accelerator, of which the first JAX would otherwise take three quarters.
@@ -97,6 +100,7 @@ class Running:
         command = [python, str(pathlib.Path(__file__).with_name(file)), json.dumps(setting._asdict()), *contestant]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._times = 0  # that it works in one measurement
+        self.measured = 0.0  # seconds
 
     def wait_until_ready(self) -> None:
         assert self._process.stdout is not None
@@ -106,15 +110,17 @@ class Running:
     def seconds(self, times: int) -> float:
         assert self._process.stdin is not None and self._process.stdout is not None
         print(times, file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
+        seconds = float(self._process.stdout.readline())
+        self.measured += seconds
+        return seconds
 
     def rate(self) -> float:
         """Pieces of work a second."""
         if not self._times:
-            seconds = self.seconds(1)
-            self._times = max(1, round(SECONDS.value / seconds))
+            self._times = max(1, round(SECONDS.value / self.seconds(1)))
             if self._times == 1:
-                return 1 / seconds
+                return 1 / self.measured
+            self.measured = 0.0
         return self._times / self.seconds(self._times)
 
     def stop(self) -> None:
@@ -131,7 +137,8 @@ def median_rates(programs: dict[str, str], setting: Setting) -> dict[str, float]
     rates: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(REPEATS.value):
         for name, contestant in running.items():
-            rates[name].append(contestant.rate())
+            if contestant.measured < ENOUGH * SECONDS.value:
+                rates[name].append(contestant.rate())
     for contestant in running.values():
         contestant.stop()
     return {name: statistics.median(values) for name, values in rates.items()}

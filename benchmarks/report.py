@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import jax
 from absl import app, flags
-from contest import CORES, REPEATS, SECONDS, STEPS_PER_EPOCH, TORCH_PYTHON
+from contest import CORES, ENOUGH, REPEATS, SECONDS, STEPS_PER_EPOCH, TORCH_PYTHON
 
 from spectral_dd import devices
 from spectral_dd.provenance import provenance
@@ -36,7 +36,8 @@ HEADER = """# Benchmarks
 
 Written by `make bench`. The contestants of a row, each a process of its own, work in turn, so that whatever else the
 machine does hits all alike: medians of {repeats} measurements, each of about {seconds:g} seconds or, where that takes
-longer, of one epoch of {steps} steps of every network, or of one spectrum of every network. Compiling is left out.
+longer, of one epoch of {steps} steps of every network, or of one spectrum of every network; who has been measured for
+{enough:g} seconds is not measured again. Compiling is left out.
 Other load hurts PyTorch most: each of its operations waits for all cores. Left out here, and run by hand: each of our
 convolutions (`benchmarks/conv.py`), single operations (`operations.py`), and how a sweep's time grows (`sweep.py`).
 
@@ -70,6 +71,7 @@ def header(minutes: float, load: float) -> str:
         repeats=REPEATS.value,
         steps=STEPS_PER_EPOCH,
         seconds=SECONDS.value,
+        enough=ENOUGH * SECONDS.value,
         processor=processor(),
         cores=CORES,
         devices=", ".join(about["devices"]),

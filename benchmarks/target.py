@@ -22,6 +22,7 @@ from spectral_dd.config import Config
 from spectral_dd.errors import InputError
 from spectral_dd.family import host_arrays
 from spectral_dd.planning import hardware, target
+from spectral_dd.planning.liveness import inner_programs
 from spectral_dd.provenance import provenance
 from spectral_dd.sweeps import Lowering
 
@@ -95,10 +96,8 @@ def lower_bound(case: Case) -> float:
 def _equations(jaxpr: Any):
     for equation in jaxpr.eqns:
         yield equation
-        for parameter in equation.params.values():
-            inner = getattr(parameter, "jaxpr", parameter)
-            if hasattr(inner, "eqns"):
-                yield from _equations(inner)
+        for inner in inner_programs(equation):
+            yield from _equations(inner)
 
 
 def compile_cases(results: dict[str, Any], path: pathlib.Path) -> None:

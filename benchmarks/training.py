@@ -18,14 +18,18 @@ from spectral_dd import devices
 from spectral_dd.presets import PRESETS
 
 MODEL = flags.DEFINE_enum("model", "cnn5", ["cnn5", "resnet18"], "architecture")
-SIZE = flags.DEFINE_list("size", None, "heights and widths of the images; by default 8,32, of a resnet18 32")
+SIZE = flags.DEFINE_list("size", None, "heights and widths of the images: 8,32; of a resnet18 32")
 WIDTH = flags.DEFINE_list(
     "width", None,
-    "widths; mixed: one network each of 1 to 32; by default 2,8,32,mixed, of a resnet18 4,16,64",
+    "widths; mixed: one network each of 1 to 32; by default 2,8,32, at 8x8 mixed too; of a resnet18 4,16,64",
 )  # fmt: skip
 MEMBERS = flags.DEFINE_integer("members", 4, "networks of a width")
 
-DEFAULTS = {"cnn5": (["8", "32"], ["2", "8", "32", "mixed"]), "resnet18": (["32"], ["4", "16", "64"])}
+# Widths by size. Mixed widths at 32x32 take as long as all others together.
+DEFAULTS = {
+    "cnn5": {"8": ["2", "8", "32", "mixed"], "32": ["2", "8", "32"]},
+    "resnet18": {"32": ["4", "16", "64"]},
+}
 MIXED = list(PRESETS["digits"]["width"])
 
 # What can be combined in PyTorch.
@@ -39,8 +43,8 @@ one each of widths {mixed}. Types: {types}.
 
 - PyTorch, one after another: all {cores} cores (or the GPU) in each operation, fused Adam.
 - PyTorch, a process a core: the same, single-threaded, the networks dealt to the processes.
-  As it comes, with images and weights channels last, and with torch.compile as well; in bfloat16 by autocast. On a CPU
-  one after another is slower in each of these ways (half as fast at width 2), and shown as it comes.
+  Each of the two as it comes, with images and weights channels last, and with torch.compile as well; in bfloat16 by
+  autocast.
 - torch.func.vmap: over the networks, which must be of one width; BatchNorm without running statistics.
 - JAX, Python loop: flax's own layers, one jitted step, one network after another.
 - spectral_dd: as in a sweep with `--tune=off`, which does not measure which of its ways is fastest. Its packs are
@@ -68,9 +72,8 @@ def contestants(setting: Setting, dtype: str) -> dict[str, str]:
 
 def ways() -> dict[str, tuple[str, Sequence[str]]]:
     """Of PyTorch to train several networks, with the options that each is measured with."""
-    if on_gpu():
-        return {"one after another": ("Sequential", OPTIONS)}
-    return {"one after another": ("Sequential", OPTIONS[:1]), "a process a core": ("Processes", OPTIONS)}
+    sequential = {"one after another": ("Sequential", OPTIONS)}
+    return sequential if on_gpu() else sequential | {"a process a core": ("Processes", OPTIONS)}
 
 
 def on_gpu() -> bool:
@@ -96,11 +99,11 @@ def main(argv: Sequence[str]) -> None:
     products = {dtype: print_product_rates(dtype) for dtype in types()}
     names = ["size", "width", "type", "fastest other"]
     contest.print_heading(names, ["its rate", OURS, "of the best", "GFLOP/s", "of products", "of the best of any type"])
-    sizes, widths = DEFAULTS[MODEL.value]
+    widths = DEFAULTS[MODEL.value]
     ratios: dict[str, list[float]] = {kind: [] for kind in (*types(), "any type")}
     everything: list[tuple[str, str, dict[str, float]]] = []
-    for size in map(int, SIZE.value or sizes):
-        for width in WIDTH.value or widths:
+    for size in map(int, SIZE.value or widths):
+        for width in WIDTH.value or widths[str(size)]:
             setting = Setting(MODEL.value, MIXED if width == "mixed" else [int(width)] * MEMBERS.value, size)
             rates_by_type = {}
             for dtype in types():

@@ -15,6 +15,7 @@ from absl import flags
 
 import spectral_dd as sdd
 from spectral_dd import cli, presets, provenance
+from spectral_dd.config import needs_x64
 from spectral_dd.errors import InputError
 from spectral_dd.planning.hardware import CHIPS, parse_target
 
@@ -87,7 +88,7 @@ def plan(configs: list[sdd.Config], sources: list[str]) -> None:
     if target:
         devices.plan_only()
     devices.set_up()
-    with devices.numerics(any(config.dtype == "float64" for config in configs)):
+    with devices.numerics(needs_x64(configs)):
         prepared = prepare(configs, FLAGS.data_dir)
         arguments, sources = (FLAGS.workdir, prepared, FLAGS.min_packs), [*sources, *prepared.described()]
         if target:

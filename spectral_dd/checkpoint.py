@@ -35,6 +35,8 @@ REMOVING_SECONDS = 10.0
 # States that are kept.
 _KEPT = 2
 
+_NEVER = 10**7  # seconds
+
 # Host memory that unwritten saves may hold before the training loop waits. The first epochs of a small pack are faster
 # than the disk. A large state is over the limit alone, and waits for the save before it.
 _PENDING_BYTES = 256 * 2**20
@@ -289,6 +291,8 @@ def _context() -> ocp.Context:
     context.array.saving.enable_post_merge_validation = False
     # Orbax would wait minutes for a directory that could not be created.
     context.asynchronous.create_directories_asynchronously = False
+    # A process that was suspended, as Slurm does and a laptop that sleeps, goes on. No save waits for another process.
+    context.asynchronous.timeout_secs = _NEVER
     context.memory.deepcopy_host_arrays = False  # They are copies already.
     return context
 

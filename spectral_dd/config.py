@@ -7,6 +7,7 @@ program) or *per-member* (an array along the member axis of a pack). Nothing her
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 from typing import Any, Self
 
 from spectral_dd.errors import InputError, nearest
@@ -274,6 +275,11 @@ FIELDS: dict[str, dataclasses.Field] = {
     **{f.name: f for f in dataclasses.fields(Config) if f.name != "spectrum"},
     **{f"spectrum_{f.name}": f for f in dataclasses.fields(SpectrumConfig)},
 }
+
+
+def needs_x64(configs: Iterable[Config]) -> bool:
+    """Whether a member computes in float64, which JAX must be told."""
+    return any(config.dtype == "float64" for config in configs)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from typing import Any
 from flax import linen as nn
 
 from spectral_dd import checkpoint, devices, launcher, models, named_spectra, own_measures, progress, stored
+from spectral_dd.config import needs_x64
 from spectral_dd.data import Dataset
 from spectral_dd.errors import InputError, Interrupted, counted
 from spectral_dd.family import Family
@@ -61,7 +62,7 @@ def evaluate_spectra(
         models.recall((c.model for c in configs), code, workdir)
     if "measure" not in settings:
         own_measures.recall((c.measure for c in configs), code, workdir)
-    with devices.numerics(any(c.dtype == "float64" for c in configs)):
+    with devices.numerics(needs_x64(configs)):
         with progress.going_on(lambda: "loading the data and drawing what each member needs"):
             prepared = prepare(configs, data_dir, dataset=dataset, model=model)
         prepared.check_datasets(sweep)

@@ -8,7 +8,7 @@ import jax
 from flax import linen as nn
 
 from spectral_dd import devices, files, launcher, locks, models, stored, summary
-from spectral_dd.config import AUTO, Config
+from spectral_dd.config import AUTO, Config, needs_x64
 from spectral_dd.data import Dataset
 from spectral_dd.errors import InputError, Interrupted, LockedError, counted
 from spectral_dd.own_measures import Measures
@@ -68,7 +68,7 @@ def train(
     """
     task = launcher.this_task(task_index, task_count)
     devices.set_up()
-    x64 = any(c.dtype == "float64" for c in configs)
+    x64 = needs_x64(configs)
 
     def prepare_and_plan() -> tuple[Prepared, Sweep]:
         with devices.numerics(x64):

@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import itertools
 import os
 import resource
 import shutil
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -245,6 +247,14 @@ def test_the_other_writes_of_a_failed_save_are_not_reported_by_asyncio(caplog, f
     asyncio.run(save())
     gc.collect()  # asyncio reports a task when it is forgotten
     assert len(caplog.records) == said
+
+
+def test_a_process_that_sleeps_for_hours_within_a_save_goes_on(tmp_path, monkeypatch):
+    clock, hours = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: clock() + 3600 * next(hours))
+    with PackWriter(place(tmp_path / "pack")) as writer:
+        writer.record(0, make_state(0), make_results(0))
+    assert recorded_epochs(place(tmp_path / "pack")) == [0]
 
 
 def test_what_stops_the_program_is_not_hidden_by_a_failed_save(tmp_path):

@@ -16,7 +16,7 @@ def bytes_of_a_device(traced: jax.stages.Traced) -> int:
     """What a program of `programs.Programs` needs of each device, with a margin: it will hardly be more, and mostly is
     much less."""
     (mapped,) = (eqn for eqn in traced.jaxpr.eqns if eqn.primitive.name == "shard_map")
-    (program,) = _inner(mapped)
+    (program,) = inner_programs(mapped)
     return sum(map(_bytes, program.invars)) + MARGIN * peak_bytes(program)
 
 
@@ -36,7 +36,10 @@ def _peak_and_kept(jaxpr: core.Jaxpr) -> tuple[int, int]:
     alive: dict[Any, int] = {}
     peak = kept = 0
     for n, eqn in enumerate(jaxpr.eqns):
-        inner, results = [_peak_and_kept(program) for program in _inner(eqn)], {v: _bytes(v) for v in eqn.outvars}
+        inner, results = (
+            [_peak_and_kept(program) for program in inner_programs(eqn)],
+            {v: _bytes(v) for v in eqn.outvars},
+        )
         within, made = max((peak for peak, _ in inner), default=0), sum(results.values())
         is_loop, operands = eqn.primitive.name in _LOOPS, {v for v in eqn.invars if isinstance(v, core.Var)}
         peak = max(peak, kept + sum(alive.values()) + (within + made if is_loop else max(within, made)))
@@ -51,7 +54,7 @@ def _peak_and_kept(jaxpr: core.Jaxpr) -> tuple[int, int]:
     return peak, kept
 
 
-def _inner(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+def inner_programs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
     """The programs within an operation: the body of a loop, a function that is called."""
     for value in eqn.params.values():
         for part in value if isinstance(value, (tuple, list)) else [value]:
