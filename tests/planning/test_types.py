@@ -1,6 +1,8 @@
 import pytest
 
-from spectral_dd import devices
+import spectral_dd as sdd
+from helpers import fast_programs
+from spectral_dd import devices, run
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
 from spectral_dd.members import expand
@@ -51,6 +53,20 @@ def test_a_sweep_keeps_the_type_that_it_was_begun_in(small, small_axes, units, m
     again = prepare(expand(small_axes | {"dtype": "auto"}))
     assert types_of(types.decided(small, again)) == {"float32"}
     assert "; resumes " in dry_run.describe(small, again)
+
+
+def test_a_task_that_comes_second_takes_the_type_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "has_bfloat16_units", lambda: False)
+    write_sweep = run.write_sweep
+
+    def another_is_first(workdir, sweep, there):
+        monkeypatch.setattr(run, "write_sweep", write_sweep)
+        sdd.train(workdir, [c.replace(dtype="bfloat16") for c in OPEN], tune=False)
+        return write_sweep(workdir, sweep, there)
+
+    monkeypatch.setattr(run, "write_sweep", another_is_first)
+    with fast_programs():
+        assert types_of(sdd.train(tmp_path / "run", OPEN, tune=False)) == {"bfloat16"}
 
 
 def test_a_type_is_not_left_open_where_nothing_is_measured_or_another_member_has_it(tmp_path, monkeypatch):
