@@ -17,6 +17,7 @@ from absl import flags
 from spectral_dd import cli, cluster
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
+from spectral_dd.planning.hardware import Target, parse_target
 
 HERE = pathlib.Path(__file__).resolve().parent
 THEN = ("report", "indicate")
@@ -91,6 +92,16 @@ def resources() -> cluster.Resources:
     return cluster.Resources(FLAGS.time, FLAGS.processes, FLAGS.gpus, options, FLAGS.save_seconds)
 
 
+def check_gpus(target: Target) -> None:
+    """The plan must be for as many GPUs as a process gets."""
+    if target.chip.gpu and target.num_devices != FLAGS.gpus:
+        kind = target.name.partition(":")[0]
+        raise InputError(
+            f"--target={target.name}: must be of as many GPUs as a process has, --gpus={FLAGS.gpus}: "
+            f"--target={kind}:{FLAGS.gpus}"
+        )
+
+
 def main() -> int:
     jobs, wanted = stages(), resources()
     if FLAGS.print_script:
@@ -98,6 +109,8 @@ def main() -> int:
         return 0
     # What train_sweep.py would refuse is refused here, before it waits in a queue.
     (train,) = jobs[0].commands
+    if FLAGS.target and FLAGS.gpus:
+        check_gpus(parse_target(FLAGS.target))
     target = cli.as_arguments(FLAGS, ["target"])
     if status := cli.run_script([*train, "--dry_run", *target, f"--task_count={FLAGS.tasks * FLAGS.processes}"]):
         return status

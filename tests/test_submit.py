@@ -17,6 +17,7 @@ import spectral_dd as sdd
 from spectral_dd import cli, cluster, monitor
 from spectral_dd.errors import InputError
 from spectral_dd.members import expand
+from spectral_dd.planning import hardware
 from spectral_dd.planning.cost import Cost
 from spectral_dd.planning.plan import plan_sweep
 from spectral_dd.planning.prepare import prepare
@@ -123,6 +124,14 @@ def test_what_cannot_be_submitted_is_answered_in_one_line(tmp_path, capsys, argu
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_for_other_gpus_than_a_process_has_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hardware, "_is_installed", lambda package: True)
+    assert run_script("submit.py", f"--workdir={tmp_path}/run", "--gpus=2", "--target=h100", "--dry_run") == 2
+    assert (
+        "--target=h100: must be of as many GPUs as a process has, --gpus=2: --target=h100:2" in capsys.readouterr().err
+    )
 
 
 def test_without_slurm_the_answer_says_what_else_there_is(tmp_path, monkeypatch):
