@@ -21,7 +21,7 @@ SECONDS = flags.DEFINE_float("seconds", 1.0, "time of one measurement, roughly")
 REPEATS = flags.DEFINE_integer("repeats", 3, "measurements of each, in turn")
 
 # Who has been measured for so many times SECONDS is not measured again: long work needs no repetition.
-ENOUGH = 5
+ENOUGH = 3
 
 CORES = len(os.sched_getaffinity(0))
 
