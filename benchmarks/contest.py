@@ -52,7 +52,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 class Setting(NamedTuple):
     """Networks of these widths, one each, on images of this size."""
 
-    model: str  # cnn5 or resnet18
+    model: str  # cnn5, resnet18 or mlp
     widths: list[int]
     size: int
 
@@ -62,7 +62,7 @@ class Setting(NamedTuple):
 
     @property
     def shift(self) -> int:
-        return 1 if self.size == 8 else 4
+        return 0 if self.model == "mlp" else 1 if self.size == 8 else 4
 
     @property
     def flip(self) -> bool:

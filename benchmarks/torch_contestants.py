@@ -5,6 +5,7 @@ Options are those that PyTorch's performance tuning guide advises: `channels_las
 with PyTorch's own settings, which on a GPU allow TF32 in convolutions.
 """
 
+import collections
 import contextlib
 import multiprocessing
 from typing import Any
@@ -44,6 +45,12 @@ def cnn5(width: int, channels: int, track: bool) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * width, 10))
 
 
+def mlp(width: int, channels: int, track: bool) -> nn.Module:
+    """Two hidden layers, on images of 8x8."""
+    hidden = [nn.Linear(64 * channels, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, 10))
+
+
 class Block(nn.Module):
     """A basic block of a residual network."""
 
@@ -69,7 +76,7 @@ def resnet18(width: int, channels: int, track: bool) -> nn.Module:
 
 def networks(setting: Setting, track: bool = True) -> list[nn.Module]:
     """The networks of a setting; BatchNorm tracks running statistics if told to."""
-    make = {"cnn5": cnn5, "resnet18": resnet18}[setting.model]
+    make = {"cnn5": cnn5, "resnet18": resnet18, "mlp": mlp}[setting.model]
     return [make(width, setting.channels, track).to(DEVICE) for width in setting.widths]
 
 
@@ -188,6 +195,39 @@ class Vmap:
         wait()
 
 
+class SharedVmap:
+    """torch.func.vmap over the networks of each width, all of them on the same batches."""
+
+    def __init__(self, setting: Setting):
+        self.data = Data(setting)
+        widths = collections.Counter(setting.widths)
+        self.groups = [self.group(setting._replace(widths=[width] * count)) for width, count in widths.items()]
+
+    def group(self, setting: Setting):
+        members = networks(setting)
+        params = {name: p.detach().requires_grad_() for name, p in torch.func.stack_module_state(members)[0].items()}
+
+        def loss(params, x, y):
+            return functional.cross_entropy(torch.func.functional_call(members[0], params, (x,)), y)
+
+        return params, adam(params.values()), torch.func.vmap(loss, in_dims=(0, None, None))
+
+    def work(self, epochs: int) -> None:
+        for _ in range(epochs):
+            for x, y in self.data.epoch():
+                for params, optimizer, losses in self.groups:
+                    optimizer.zero_grad()
+                    losses(params, x, y).sum().backward()
+                    optimizer.step()
+        wait()
+
+
+class SharedVmapProcesses(Processes):
+    """The same, a process a core."""
+
+    each = SharedVmap
+
+
 class Product:
     """A product of two large matrices."""
 
@@ -234,4 +274,4 @@ class SpectraProcesses(Processes):
 
 
 if __name__ == "__main__":
-    serve(Sequential, Processes, Vmap, Product, Spectra, SpectraProcesses)
+    serve(Sequential, Processes, Vmap, SharedVmap, SharedVmapProcesses, Product, Spectra, SpectraProcesses)
