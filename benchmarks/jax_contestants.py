@@ -143,7 +143,7 @@ class LoopSpectra:
         return (np.abs(np.fft.rfft(outputs, axis=0)) ** 2).mean(axis=-1)
 
 
-def members(setting: Setting, **fields) -> tuple[list[Config], data.Dataset]:
+def members(setting: Setting, steps: int = PLANNED_STEPS, **fields) -> tuple[list[Config], data.Dataset]:
     """What this project trains."""
     images, labels = setting.data()
     labels = labels.astype(np.int32)
@@ -152,7 +152,7 @@ def members(setting: Setting, **fields) -> tuple[list[Config], data.Dataset]:
     configs = [
         Config.of(
             model=setting.model, dataset="random", width=width, seed=seed, train_size=len(images), batch_size=BATCH,
-            shift=setting.shift, flip=setting.flip, epochs=PLANNED_STEPS // STEPS_PER_EPOCH, **fields,
+            shift=setting.shift, flip=setting.flip, epochs=steps // STEPS_PER_EPOCH, **fields,
         )
         for seed, width in enumerate(setting.widths)
     ]  # fmt: skip
@@ -164,11 +164,12 @@ def family_of(configs: list[Config], dataset: data.Dataset, *arguments: Any, **o
 
 
 class Ours:
-    """This project: packs of padded networks, on a CPU a stream a core, epochs on the device."""
+    """This project: packs of padded networks, planned for so many steps, on a CPU a stream a core, epochs on the
+    device."""
 
-    def __init__(self, setting: Setting, dtype: str = "float32"):
+    def __init__(self, setting: Setting, dtype: str = "float32", steps: str = str(PLANNED_STEPS)):
         devices.set_up()
-        configs, dataset = members(setting, dtype=dtype)
+        configs, dataset = members(setting, int(steps), dtype=dtype)
         here, cost = jax.local_devices(), Cost(configs, {"random": dataset})
         plan = packing.plan(configs, cost, lambda widest: lowerings(here[0].platform, widest)[0], len(here))
         groups = [[device] for device in here] if plan.apart else [here]
