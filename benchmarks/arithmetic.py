@@ -1,9 +1,6 @@
 """What a piece of work asks for in arithmetic, and how fast this machine multiplies matrices: what bounds a rate."""
 
-from collections.abc import Sequence
-
 import contest
-import numpy as np
 from contest import SIDE, Setting
 
 from spectral_dd.config import Config
@@ -14,12 +11,12 @@ from spectral_dd.planning.cost import Cost
 PASSES_OF_A_STEP = 3
 
 
-def pass_flops(model: str, widths: Sequence[int], size: int, channels: int) -> float:
+def pass_flops(setting: Setting) -> float:
     """Of one example through each of the networks once, with convolutions as sums of products."""
-    images, labels = np.zeros((10, size, size, channels), np.uint8), np.arange(10)
-    dataset = Dataset.from_arrays(images, labels, images, labels, name="zeros", num_classes=10)
-    configs = [Config.of(model=model, width=width, dataset="zeros", batch_size=1) for width in widths]
-    cost = Cost(configs, {"zeros": dataset})
+    images, labels = setting.data()
+    dataset = Dataset.from_arrays(images, labels, images, labels, name="random", num_classes=10)
+    configs = [Config.of(model=setting.model, width=w, dataset="random", batch_size=1) for w in setting.widths]
+    cost = Cost(configs, {"random": dataset})
     return sum(cost.step_flops(config, config.width) for config in configs) / PASSES_OF_A_STEP
 
 

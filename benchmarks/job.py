@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 from arithmetic import PASSES_OF_A_STEP, pass_flops, print_product_rates
-from contest import CORES, TORCH_PYTHON, print_heading, print_row, print_section
+from contest import CORES, TORCH_PYTHON, Setting, print_heading, print_row, print_section
 
 import spectral_dd as sdd
 from spectral_dd import devices
@@ -71,7 +71,7 @@ def training_flops() -> float:
     """Of all networks and epochs, at their own widths."""
     configs = sdd.sweep("digits", epochs=EPOCHS.value)
     examples = configs[0].steps * configs[0].batch_size
-    return PASSES_OF_A_STEP * examples * pass_flops("cnn5", [config.width for config in configs], size=8, channels=1)
+    return PASSES_OF_A_STEP * examples * pass_flops(Setting("cnn5", [config.width for config in configs], 8))
 
 
 def with_torch(processes: int, options: str, asked: dict, folder: pathlib.Path) -> float:
@@ -108,7 +108,8 @@ def main(argv: Sequence[str]) -> None:
     devices.set_up()
     asked = job()
     counts = {name: len(asked[name]) for name in ("widths", "recorded", "spectra")}
-    about = counts | {"epochs": EPOCHS.value, "jobs": JOBS.value, "cores": CORES, "tflop": training_flops() / 1e12}
+    flops = training_flops()
+    about = counts | {"epochs": EPOCHS.value, "jobs": JOBS.value, "cores": CORES, "tflop": flops / 1e12}
     print_section("The whole job", METHOD.format(**about))
     products = print_product_rates("float32")
     seconds: dict[str, list[float]] = {}
@@ -130,7 +131,7 @@ def main(argv: Sequence[str]) -> None:
     for name, value in medians.items():
         first = f"{statistics.median(firsts[name]):.0f}" if name in firsts else "-"
         print_row(name, f"{value:.0f}", first, f"{best / value:.2f}")
-    print_row("the training alone, at the rate of products", f"{training_flops() / products:.0f}", "-", "-")
+    print_row("the training alone, at the rate of products", f"{flops / products:.0f}", "-", "-")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
             passes = EXAMPLES * POINTS * MEMBERS.value
             cells = [f"{rate * passes:,.0f}" for rate in rates.values()]
             ratios.append(contest.against_best(rates, "spectral_dd"))
-            flops = passes * pass_flops(setting.model, [width], size, setting.channels)
+            flops = EXAMPLES * POINTS * pass_flops(setting)
             ours = flops * rates["spectral_dd"] / products
             shares = [f"{share:.0%}" for share in (ours, ours / ratios[-1])]
             contest.print_row(f"{size}x{size}", width, *cells, f"{ratios[-1]:.2f}", *shares)

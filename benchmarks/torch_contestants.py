@@ -170,20 +170,23 @@ class Processes:
             pipe.recv()
 
 
+def vmapped(setting: Setting, in_dims: Any):
+    """Parameters of networks of one width, their optimizer, and their losses of parameters, images and labels."""
+    members = networks(setting, track=False)
+    params = {name: p.detach().requires_grad_() for name, p in torch.func.stack_module_state(members)[0].items()}
+
+    def loss(params, x, y):
+        return functional.cross_entropy(torch.func.functional_call(members[0], params, (x,)), y)
+
+    return params, adam(params.values()), torch.func.vmap(loss, in_dims=in_dims)
+
+
 class Vmap:
     """torch.func.vmap over networks of one width (BatchNorm without running statistics, which vmap wants)."""
 
     def __init__(self, setting: Setting):
         self.data = [Data(setting) for _ in setting.widths]
-        members = networks(setting, track=False)
-        params, _ = torch.func.stack_module_state(members)
-        self.params = {name: p.detach().requires_grad_() for name, p in params.items()}
-        self.optimizer = adam(self.params.values())
-
-        def loss(params, x, y):
-            return functional.cross_entropy(torch.func.functional_call(members[0], params, (x,)), y)
-
-        self.losses = torch.func.vmap(loss)
+        self.params, self.optimizer, self.losses = vmapped(setting, in_dims=0)
 
     def work(self, epochs: int) -> None:
         for _ in range(epochs):
@@ -201,16 +204,8 @@ class SharedVmap:
     def __init__(self, setting: Setting):
         self.data = Data(setting)
         widths = collections.Counter(setting.widths)
-        self.groups = [self.group(setting._replace(widths=[width] * count)) for width, count in widths.items()]
-
-    def group(self, setting: Setting):
-        members = networks(setting)
-        params = {name: p.detach().requires_grad_() for name, p in torch.func.stack_module_state(members)[0].items()}
-
-        def loss(params, x, y):
-            return functional.cross_entropy(torch.func.functional_call(members[0], params, (x,)), y)
-
-        return params, adam(params.values()), torch.func.vmap(loss, in_dims=(0, None, None))
+        groups = [setting._replace(widths=[width] * count) for width, count in widths.items()]
+        self.groups = [vmapped(group, in_dims=(0, None, None)) for group in groups]
 
     def work(self, epochs: int) -> None:
         for _ in range(epochs):

@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
                 name, rate = fastest(rates)
                 ratios[dtype].append(ours[dtype] / rate)
                 passes = PASSES_OF_A_STEP * ours[dtype] / len(setting.widths)
-                flops = passes * pass_flops(setting.model, setting.widths, setting.size, setting.channels)
+                flops = passes * pass_flops(setting)
                 share = flops / products[dtype]
                 numbers = [f"{rate:,.0f}", f"{ours[dtype]:,.0f}", f"{ratios[dtype][-1]:.2f}", f"{flops / 1e9:,.1f}"]
                 cells = [f"{size}x{size}", width, dtype, name, *numbers, f"{share:.0%}", f"{any_type:.2f}"]

@@ -36,10 +36,8 @@ def _peak_and_kept(jaxpr: core.Jaxpr) -> tuple[int, int]:
     alive: dict[Any, int] = {}
     peak = kept = 0
     for n, eqn in enumerate(jaxpr.eqns):
-        inner, results = (
-            [_peak_and_kept(program) for program in inner_programs(eqn)],
-            {v: _bytes(v) for v in eqn.outvars},
-        )
+        inner = [_peak_and_kept(program) for program in inner_programs(eqn)]
+        results = {v: _bytes(v) for v in eqn.outvars}
         within, made = max((peak for peak, _ in inner), default=0), sum(results.values())
         is_loop, operands = eqn.primitive.name in _LOOPS, {v for v in eqn.invars if isinstance(v, core.Var)}
         peak = max(peak, kept + sum(alive.values()) + (within + made if is_loop else max(within, made)))
