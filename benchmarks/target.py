@@ -126,9 +126,9 @@ def table(results: dict[str, Any], name: str) -> list[str]:
     lines = [
         f"### {name}",
         "",
-        "| pack | lowering | MB a step | of the lower bound | temporary MB | of im2col's | GFLOP | bound | models x "
-        "examples / s, at most | compile s |",
-        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|",
+        "| pack | lowering | MB a step | of the lower bound | temporary MB | of im2col's | GFLOP | M cycles | bound | "
+        "models x examples / s, at most | compile s |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---|---:|---:|",
     ]
     for case in CASES:
         bound, first = lower_bound(case), results.get(f"{name} {case.name} im2col")
@@ -140,13 +140,13 @@ def table(results: dict[str, Any], name: str) -> list[str]:
                 continue
             account = target.Account(**found)
             config = members(case)[0][0]
-            rate = case.members * BATCH / account.seconds(chip, config)
-            by_flops = account.flops / chip.flops(config) > account.bytes / chip.bandwidth
+            bounds = account.bounds(chip, config)
+            by, rate = max(bounds, key=bounds.__getitem__), case.members * BATCH / max(bounds.values())
             less = f"{account.temporary / first['temporary']:.2f}" if isinstance(first, dict) else ""
             lines.append(
                 f"{about}| {account.bytes / 1e6:,.0f} | {account.bytes / bound:.1f} | {account.temporary / 1e6:,.0f} | "
-                f"{less} | {account.flops / 1e9:,.0f} | {'FLOPs' if by_flops else 'bytes'} | {rate:,.0f} | "
-                f"{account.compile_seconds:.0f} |"
+                f"{less} | {account.flops / 1e9:,.0f} | {account.cycles / 1e6:,.2f} | {by} | "
+                f"{rate:,.0f} | {account.compile_seconds:.0f} |"
             )
     return lines
 

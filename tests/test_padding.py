@@ -15,7 +15,7 @@ KINDS = {
     "cnn5": ShortCNN,
     "resnet": partial(ResNet, blocks=(1, 1)),
     "preactivation resnet": partial(ResNet, blocks=(1, 1), preactivation=True),
-    "vgg": partial(VGG, convolutions=(1, 1, 1, 1, 1)),
+    "vgg": partial(VGG, convolutions=(1, 1, 0, 0, 0)),
 }
 DROPOUT = {"dropout": jax.random.key(7)}
 

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 import spectral_dd as sdd
-from helpers import family_of
+from helpers import SHORT_CNN, family_of
 from spectral_dd import devices
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
@@ -79,7 +79,7 @@ def test_what_is_too_large_is_said_before_anything_is_written(digits, tmp_path, 
 @pytest.mark.usefixtures("fast_compile")
 def test_packs_get_the_lowerings_that_fit(digits):
     # Of an mlp fewer at once take no less; with a large batch training takes more than evaluation.
-    large = members(6, spectrum_examples=0, train_size=600, batch_size=600, model="cnn5")
+    large = members(6, spectrum_examples=0, train_size=600, batch_size=600, model=SHORT_CNN)
     prepared = prepare(large, dataset=digits)
     cost, on = Cost(prepared.configs, prepared.datasets), jax.local_devices()[:1]
     lowering = Lowering("im2col", None)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,46 @@ CPU = Rates(16.0, 2e-5, 0.0, 95e9, 65e9)
 ACCELERATOR = Rates(60.0, 0.0, 28e-6, 989e12, 45e12)
 
 
+class Traced(NamedTuple):
+    """What a network is traced for: all sweeps of a process share it."""
+
+    build: Any  # the class, which of one name may be another after its file was edited
+    model: str
+    width: int
+    num_classes: int
+    image: tuple[int, ...]
+
+
+@functools.cache
+def _shapes(of: Traced) -> tuple[nn.Module, Any]:
+    """A network and the shapes of its variables."""
+    network = models.build_model(Config.of(model=of.model, width=of.width), of.num_classes)
+    image = jax.ShapeDtypeStruct((1, *of.image), jnp.float32)
+    return network, jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
+
+
+@functools.cache
+def _per_example(of: Traced) -> tuple[float, float]:
+    """FLOPs of a forward pass for an example, and bytes that it reads and writes."""
+    network, variables = _shapes(of)
+    forward = jax.jit(lambda variables, x: network.apply(variables, x, train=False))
+    try:
+        (cpu, *_) = jax.local_devices(backend="cpu")
+    except RuntimeError:  # JAX ran before `devices.set_up`
+        raise InputError(
+            f"JAX_PLATFORMS={jax.config.read('jax_platforms')}: planning needs the CPU as well; add ',cpu'"
+        ) from None
+    # Of the platforms, the CPU alone counts what is not compiled.
+    with jax.default_device(cpu):
+        one, two = (
+            forward.lower(variables, jax.ShapeDtypeStruct((n, *of.image), jnp.float32)).cost_analysis() for n in (1, 2)
+        )
+    assert one is not None and two is not None
+    # What a second example adds: the rest is work on parameters.
+    flops, traffic = (float(two.get(k, 0.0)) - float(one.get(k, 0.0)) for k in ("flops", "bytes accessed"))
+    return flops, traffic
+
+
 def rates_of(platform: str) -> Rates:
     """Of cpu, gpu or tpu."""
     return CPU if platform == "cpu" else ACCELERATOR
@@ -67,8 +108,6 @@ class Cost:
         for config in self._configs:
             self._widths.setdefault(config.model, set()).add(config.width)
         # Thousands of members share a few widths.
-        self._abstract = functools.cache(self._trace_shapes)
-        self._per_example = functools.cache(self._trace)
         self._at_width = functools.cache(self._interpolate)
         self._parameters = functools.cache(self._count)
         self._arrays = functools.cache(self._count_arrays)
@@ -118,39 +157,17 @@ class Cost:
         widths = self._traced_widths(model)
         terms = [
             math.prod((width - other) / (w - other) for other in widths if other != w)
-            * np.array(self._per_example(model, dataset, w))
+            * np.array(_per_example(self._traced(model, dataset, w)))
             for w in widths
         ]
         return np.maximum(sum(terms), 0)
 
-    def _trace_shapes(self, model: str, dataset: str, width: int):
-        network = models.build_model(Config.of(model=model, width=width), self._datasets[dataset].num_classes)
-
-        def images(examples: int) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((examples, *self._datasets[dataset].train_images.shape[1:]), jnp.float32)
-
-        variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images(1))
-        return network, variables, images
-
-    def _trace(self, model: str, dataset: str, width: int) -> tuple[float, float]:
-        network, variables, images = self._abstract(model, dataset, width)
-        forward = jax.jit(lambda variables, x: network.apply(variables, x, train=False))
-        try:
-            (cpu, *_) = jax.local_devices(backend="cpu")
-        except RuntimeError:  # JAX ran before `devices.set_up`
-            raise InputError(
-                f"JAX_PLATFORMS={jax.config.read('jax_platforms')}: planning needs the CPU as well; add ',cpu'"
-            ) from None
-        # Of the platforms, the CPU alone counts what is not compiled.
-        with jax.default_device(cpu):
-            one, two = (forward.lower(variables, images(n)).cost_analysis() for n in (1, 2))
-        assert one is not None and two is not None
-        # What a second example adds: the rest is work on parameters.
-        flops, traffic = (float(two.get(k, 0.0)) - float(one.get(k, 0.0)) for k in ("flops", "bytes accessed"))
-        return flops, traffic
+    def _traced(self, model: str, dataset: str, width: int) -> Traced:
+        data = self._datasets[dataset]
+        return Traced(models.find(model), model, width, data.num_classes, data.train_images.shape[1:])
 
     def _count_arrays(self, model: str, dataset: str) -> int:
-        _, variables, _ = self._abstract(model, dataset, self._traced_widths(model)[0])
+        _, variables = _shapes(self._traced(model, dataset, self._traced_widths(model)[0]))
         return len(jax.tree.leaves(variables["params"]))
 
     def _count(self, model: str, dataset: str, width: int) -> int:
@@ -158,5 +175,5 @@ class Cost:
             # Newton's form of the parabola through three widths, in whole numbers.
             a, b, c = (self._parameters(model, dataset, w) for w in (1, 2, 3))
             return a + (width - 1) * (b - a) + (width - 1) * (width - 2) // 2 * (c - 2 * b + a)
-        _, variables, _ = self._abstract(model, dataset, width)
+        _, variables = _shapes(self._traced(model, dataset, width))
         return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

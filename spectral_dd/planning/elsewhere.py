@@ -135,7 +135,8 @@ def _line(job: target.Job, accounts: dict[str, target.Account], hardware: Target
     chip, gib = hardware.chip, GIB
     widths = sorted({c.width for c in job.configs})
     memory = max(account.memory for account in accounts.values())
-    bound = "FLOPs" if step.flops / chip.flops(config) > step.bytes / chip.bandwidth else "bytes"
+    bounds = step.bounds(chip, config)
+    bound = max(bounds, key=lambda name: bounds[name])
     seconds = sum(account.compile_seconds for account in accounts.values())
     collectives, transfers = (
         sum(getattr(account, name) for account in accounts.values()) for name in ("collectives", "host_transfers")

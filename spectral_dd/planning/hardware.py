@@ -14,13 +14,15 @@ GPU_SHARE = 0.75
 
 
 class Chip(NamedTuple):
-    """A device by its data sheet: dense FLOP/s of products by the type of their inputs, bytes a second, bytes."""
+    """A device by its data sheet: dense FLOP/s of products by the type of their inputs, bytes a second, bytes, cycles a
+    second."""
 
     bfloat16: float
     tensorfloat32: float
     float32: float
     bandwidth: float
     memory: float
+    clock: float
     gpu: Mapping[str, Any] = {}  # what XLA asks about a GPU, beside what all of them share
 
     def flops(self, config: Config) -> float:
@@ -32,25 +34,27 @@ class Chip(NamedTuple):
         return self.tensorfloat32 if precision == "bfloat16" and self.gpu else getattr(self, precision)
 
 
-def _tpu(bfloat16: float, bandwidth: float, memory: float) -> Chip:
+def _tpu(bfloat16: float, bandwidth: float, memory: float, clock: float) -> Chip:
     # Three or six products of bfloat16 make one of higher precision.
-    return Chip(bfloat16, bfloat16 / 3, bfloat16 / 6, bandwidth, memory)
+    return Chip(bfloat16, bfloat16 / 3, bfloat16 / 6, bandwidth, memory, clock)
 
 
-def _gpu(name: str, capability: str, cores: int, shared: int, cache: int, clock: float) -> dict[str, Any]:
-    return dict(name=name, capability=capability, cores=cores, shared=shared, cache=cache, clock=clock)
+def _gpu(name: str, capability: str, cores: int, shared: int, cache: int) -> dict[str, Any]:
+    return dict(name=name, capability=capability, cores=cores, shared=shared, cache=cache)
 
 
 # NVIDIA's data sheets of the SXM modules; Google's of its TPUs.
 CHIPS = {
-    "a100": Chip(312e12, 156e12, 19.5e12, 2.039e12, 85.2e9, _gpu("A100-SXM4-80GB", "8.0", 108, 167936, 41943040, 1.41)),
-    "h100": Chip(989e12, 495e12, 67e12, 3.352e12, 84.9e9, _gpu("H100 80GB HBM3", "9.0", 132, 233472, 52428800, 1.98)),
-    "h200": Chip(989e12, 495e12, 67e12, 4.8e12, 150.7e9, _gpu("H200", "9.0", 132, 233472, 62914560, 1.98)),
-    "b200": Chip(2250e12, 1125e12, 75e12, 8e12, 191.5e9, _gpu("B200", "10.0", 148, 233472, 132644864, 1.965)),
-    "v4": _tpu(275e12, 1.228e12, 32 * GIB),
-    "v5e": _tpu(197e12, 0.819e12, 16 * GIB),
-    "v5p": _tpu(459e12, 2.765e12, 95 * GIB),
-    "v6e": _tpu(918e12, 1.64e12, 32 * GIB),
+    "a100": Chip(
+        312e12, 156e12, 19.5e12, 2.039e12, 85.2e9, 1.41e9, _gpu("A100-SXM4-80GB", "8.0", 108, 167936, 41943040)
+    ),
+    "h100": Chip(989e12, 495e12, 67e12, 3.352e12, 84.9e9, 1.98e9, _gpu("H100 80GB HBM3", "9.0", 132, 233472, 52428800)),
+    "h200": Chip(989e12, 495e12, 67e12, 4.8e12, 150.7e9, 1.98e9, _gpu("H200", "9.0", 132, 233472, 62914560)),
+    "b200": Chip(2250e12, 1125e12, 75e12, 8e12, 191.5e9, 1.965e9, _gpu("B200", "10.0", 148, 233472, 132644864)),
+    "v4": _tpu(275e12, 1.228e12, 32 * GIB, 1.05e9),
+    "v5e": _tpu(197e12, 0.819e12, 16 * GIB, 1.5e9),
+    "v5p": _tpu(459e12, 2.765e12, 95 * GIB, 1.75e9),
+    "v6e": _tpu(918e12, 1.64e12, 32 * GIB, 1.75e9),
 }
 
 

@@ -1,4 +1,4 @@
-"""Bytes and FLOPs of a compiled program, counted from its text.
+"""Bytes, FLOPs and cycles of a compiled program, counted from its text.
 
 For compilers that give no cost analysis of their own, as XLA's for GPUs, and to see which operations the bytes are of.
 """
@@ -26,6 +26,7 @@ _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*-> .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 class Instruction(NamedTuple):
@@ -45,18 +46,20 @@ class Cost(NamedTuple):
 
     bytes: float  # read from memory and written to it
     flops: float  # of convolutions and products of matrices
+    cycles: float  # of its kernels, as the compiler of a TPU estimates them; others say nothing
     by_kind: dict[str, float]  # bytes by what moves them
 
     def __add__(self, other: "Cost") -> "Cost":  # type: ignore[override]
         kinds = collections.Counter(self.by_kind)
         kinds.update(other.by_kind)
-        return Cost(self.bytes + other.bytes, self.flops + other.flops, dict(kinds))
+        return Cost(self.bytes + other.bytes, self.flops + other.flops, self.cycles + other.cycles, dict(kinds))
 
     def times(self, n: float) -> "Cost":
-        return Cost(n * self.bytes, n * self.flops, {kind: n * b for kind, b in self.by_kind.items()})
+        kinds = {kind: n * moved for kind, moved in self.by_kind.items()}
+        return Cost(n * self.bytes, n * self.flops, n * self.cycles, kinds)
 
 
-ZERO = Cost(0.0, 0.0, {})
+ZERO = Cost(0.0, 0.0, 0.0, {})
 
 
 class Program:
@@ -86,7 +89,7 @@ class Program:
         # Loops over members may lie outside of the loop over steps, or inside of it.
         trips = self._trips_above()
         costs = [self._cost(body, 1).times(trips.get(body, 1)) for _, body in loops if not self._has_unknown_loop(body)]
-        return max(costs, key=lambda cost: cost.bytes, default=self.cost())
+        return max(costs, key=lambda cost: (cost.flops, cost.bytes), default=self.cost())
 
     def collectives(self) -> int:
         return self._count(COLLECTIVES)
@@ -182,7 +185,8 @@ class Program:
             for place, operand in enumerate(instruction.operands)
             if operand in computation
         )
-        return Cost(moved, self._flops(computation, instruction), {self._kind(instruction): moved})
+        cycles = sum(map(float, _CYCLES.findall(instruction.attributes)))
+        return Cost(moved, self._flops(computation, instruction), cycles, {self._kind(instruction): moved})
 
     def _read_by(self, value: Instruction, user: Instruction, place: int) -> float:
         """Bytes of a value that one of its users reads, as its operand number `place`."""

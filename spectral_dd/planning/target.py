@@ -1,7 +1,8 @@
 """What a sweep needs of hardware that is not here: XLA compiles for it, in a process of its own.
 
 The compilers are in the packages of the extras `tpu` and `cuda`. Nothing runs: times are lower bounds, from the FLOPs
-and bytes of the compiled programs and the data sheets. Neither launches count nor anything but memory and products.
+and bytes of the compiled programs and the data sheets, and on a TPU also from the cycles that its compiler expects of
+each kernel. Neither launches count nor, on a GPU, anything but memory and products.
 """
 
 import json
@@ -33,7 +34,7 @@ gpu_device_info {{
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
   registers_per_core_limit: 65536 registers_per_block_limit: 65536 shared_memory_per_block: 49152
   shared_memory_per_core: {shared} shared_memory_per_block_optin: {optin} core_count: {cores} l2_cache_size: {cache}
-  memory_bandwidth: {bandwidth:.0f} device_memory_size: {memory:.0f} clock_rate_ghz: {clock}
+  memory_bandwidth: {bandwidth:.0f} device_memory_size: {memory:.0f} clock_rate_ghz: {clock:.3f}
   cuda_compute_capability {{ major: {major} minor: {minor} }}
 }}
 platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 12 }} device_description_str: "NVIDIA {name}"
@@ -59,14 +60,23 @@ class Account(NamedTuple):
     temporary: int  # bytes of them that are not arguments or results
     bytes: float  # of a step of training, or of the whole program
     flops: float
+    cycles: float  # that a TPU's compiler expects of its kernels; 0 on a GPU
     by_kind: dict[str, float]  # bytes by what moves them
     collectives: int
     host_transfers: int
     compile_seconds: float
 
+    def bounds(self, chip: Chip, config: Config) -> dict[str, float]:
+        """Seconds that it takes at least, by what takes them."""
+        return {
+            "FLOPs": self.flops / chip.flops(config),
+            "bytes": self.bytes / chip.bandwidth,
+            "cycles": self.cycles / chip.clock,
+        }
+
     def seconds(self, chip: Chip, config: Config) -> float:
-        """By the roofline: no program can be faster."""
-        return max(self.flops / chip.flops(config), self.bytes / chip.bandwidth)
+        """By the longest of these."""
+        return max(self.bounds(chip, config).values())
 
 
 def compile_for(target: Target, jobs: Sequence[Job]) -> Iterator[dict[str, Account]]:
@@ -139,6 +149,7 @@ def _devices(target: Target) -> Sequence[jax.Device]:
         optin=gpu["shared"] - 1024,
         bandwidth=chip.bandwidth,
         memory=chip.memory,
+        clock=chip.clock / 1e9,
     )
     return topologies.get_topology_desc(
         platform="cuda", topology_name="", target_config=text, topology=f"1x1x{target.num_devices}"
@@ -158,6 +169,6 @@ def _accounts(target: Target, job: Job, on: Sequence[jax.Device]) -> Iterator[tu
             batches = max(c.train_size for c in job.configs) / EVALUATION_BATCH
             cost = program.cost(unknown_trips=math.ceil(batches))
         yield name, Account(
-            at_once, memory, compiled.memory_analysis().temp_size_in_bytes, cost.bytes, cost.flops, cost.by_kind,
-            program.collectives(), program.host_transfers(), seconds,
+            at_once, memory, compiled.memory_analysis().temp_size_in_bytes, cost.bytes, cost.flops, cost.cycles,
+            cost.by_kind, program.collectives(), program.host_transfers(), seconds,
         )  # fmt: skip

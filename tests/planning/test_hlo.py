@@ -113,6 +113,13 @@ def test_loops_count_as_often_as_they_run():
     assert program.step().bytes == 3 * 2 * KB  # of all members
 
 
+def test_cycles_are_those_that_the_compiler_expects_as_often_as_they_run():
+    window = 'copy(%x), backend_config={"window_config":{"estimated_cycles":"700","is_mask":false}}'
+    program = Program(LOOPS.replace("copy(%x)", window))
+    assert program.step().cycles == 3 * 700
+    assert program.cost(unknown_trips=5).cycles == 3 * 5 * 700
+
+
 def test_a_loop_up_to_a_constant_is_of_known_length():
     """As the compilers of TPUs leave it, for a gather inside of a step."""
     gather = LOOPS.replace('backend_config={"known_trip_count":{"n":"3"}}', "")

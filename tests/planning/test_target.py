@@ -51,11 +51,14 @@ def test_the_package_of_a_compiler_that_is_missing_is_named(monkeypatch, name, e
         hardware.parse_target(name)
 
 
-def test_a_roofline_takes_the_longer_of_products_and_bytes():
+def test_a_program_takes_as_long_as_its_products_its_bytes_or_its_kernels():
     chip = hardware.CHIPS["h100"]
-    account = target.Account(1, 0, 0, 3.352e9, 989e9, {}, 0, 0, 0.0)
+    account = target.Account(1, 0, 0, 3.352e9, 989e9, 0.0, {}, 0, 0, 0.0)
     assert account.seconds(chip, Config.of(dtype="bfloat16")) == pytest.approx(1e-3)
     assert account._replace(bytes=2 * 3.352e9).seconds(chip, Config.of(dtype="bfloat16")) == pytest.approx(2e-3)
+    tpu, cycles = hardware.CHIPS["v5e"], account._replace(flops=0, cycles=30e6, bytes=0.819e9)
+    assert cycles.seconds(tpu, Config.of(dtype="bfloat16")) == pytest.approx(20e-3)
+    assert cycles.bounds(tpu, Config.of())["bytes"] == pytest.approx(1e-3)
     exact, tf32 = (account.seconds(chip, Config.of(matmul_precision=p)) for p in ("float32", "tensorfloat32"))
     assert exact == pytest.approx(989 / 67 * 1e-3) and tf32 == pytest.approx(989 / 495 * 1e-3)
 
