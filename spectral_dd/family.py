@@ -16,7 +16,7 @@ import numpy as np
 from spectral_dd import devices, measures, models, padding, probe
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
-from spectral_dd.programs import Arrays, Programs, init_variables
+from spectral_dd.programs import PROGRAMS_KEPT, Arrays, Programs, init_variables
 from spectral_dd.sweeps import Lowering
 from spectral_dd.training import Images, Member, State, initial_state
 
@@ -61,8 +61,6 @@ class Family:
         self._images = jax.device_put(arrays.images, self.programs.replicated)
         self._members, self._probed = self.to_devices(arrays.members), self.to_devices(arrays.probed)
         self._initial: Any = None  # parameters
-        # Member by member, so that the number of devices does not change the order of its sums.
-        self._distance = jax.jit(self.programs.over_members(lambda a, b, _: measures.distance(a, b), 1, 0))
 
     def initial_state(self) -> State:
         """The state before the first epoch: each member is drawn at its own width, then padded."""
@@ -83,8 +81,7 @@ class Family:
         in_order = [padded[i] for i in range(len(self.configs))]
         variables = self.to_devices(jax.tree.map(lambda *leaves: np.stack(leaves), *in_order))
         self._initial = _copy(variables["params"])  # because training reuses the buffers
-        initial = jax.vmap(functools.partial(initial_state, self.config))
-        return jax.jit(initial, out_shardings=self.programs.by_member)(self._members, variables)
+        return _initial_state(self.programs)(self._members, variables)
 
     def began_at(self, variables: dict[str, Any]) -> None:
         """Takes what is recorded of epoch 0, leaves `(member, ...)`, for what `initial_state` would draw."""
@@ -105,7 +102,7 @@ class Family:
         if self._initial is None:
             self.initial_state()
         found = self.programs["evaluation"].call(self._members, state, self._images)
-        distance = self._distance(state.variables["params"], self._initial, None)
+        distance = _distance(self.programs)(state.variables["params"], self._initial, None)
         return self.to_host(found | {"distance_from_initialisation": distance})
 
     def probe(self, state: State, epoch: int) -> dict[str, np.ndarray]:
@@ -160,6 +157,18 @@ class Family:
     def abstract_tree(self) -> dict[str, Any]:
         """Shapes and types of `save_tree`."""
         return _as_tree(self.programs.abstract_state())
+
+
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _initial_state(programs: Programs) -> Any:
+    """The states of all members from what they are given and their first variables."""
+    return jax.jit(jax.vmap(functools.partial(initial_state, programs.config)), out_shardings=programs.by_member)
+
+
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _distance(programs: Programs) -> Any:
+    """Distances of parameters, member by member, so that the number of devices does not change the order of sums."""
+    return jax.jit(programs.over_members(lambda a, b, _: measures.distance(a, b), 1, 0))
 
 
 def host_arrays(

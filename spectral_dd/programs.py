@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spectral_dd import models, probe
+from spectral_dd import models, own_measures, probe
 from spectral_dd.config import Config
 from spectral_dd.errors import InputError
 from spectral_dd.kernels.packed import FULL_CHANNELS
@@ -27,6 +27,9 @@ from spectral_dd.training import INITIALISATION, Images, Member, State, evaluate
 # server CPU is up to 30 % faster with 128 than with 256, since more of a layer stays in its caches.
 SPECTRUM_BATCH = {"cpu": 128}
 ACCELERATOR_SPECTRUM_BATCH = 256
+
+# The last of a process that are kept for the next pack.
+PROGRAMS_KEPT = 32
 
 
 def lowerings(platform: str, config: Config) -> list[Lowering]:
@@ -69,7 +72,8 @@ class Program(NamedTuple):
 class Programs:
     """The programs of the members of a pack, each compiled when it is first asked for.
 
-    They are "training", "evaluation", "spectra" and "logits", see the functions of `training.py` and `probe.py`.
+    They are "training", "evaluation", "spectra" and "logits", see the functions of `training.py` and `probe.py`. Packs
+    that differ only in what their members are given have equal programs, and a process compiles them once.
     """
 
     def __init__(
@@ -110,7 +114,19 @@ class Programs:
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self._shapes = shapes
         self.abstract_variables = functools.cache(self._trace_variables)
-        self._compiled: dict[str, Program] = {}
+        leaves, structure = jax.tree.flatten(shapes)
+        own = own_measures.find(self.config.measure) if self.config.measure else ()
+        self._identity = (
+            models.find(self.config.model), own, *self.config.static().items(), self.config.width, num_classes,
+            structure, *((leaf.shape, leaf.dtype) for leaf in leaves), *on, self.lowering, self.memory_limit,
+            self._at_once, self._on_each,
+        )  # fmt: skip
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Programs) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
 
     def __getitem__(self, name: str) -> Program:
         """The program of that name, compiled, with fewer members at once until it fits into memory.
@@ -118,11 +134,9 @@ class Programs:
         Raises:
           InputError: not even one member fits into the memory of a device.
         """
-        if name not in self._compiled:
-            self._compiled[name] = self._compile_within_memory(name)
-        return self._compiled[name]
+        return _compiled(self, name, jax.config.read("jax_enable_x64"))
 
-    def _compile_within_memory(self, name: str) -> Program:
+    def compile_within_memory(self, name: str) -> Program:
         at_once, needed = self._at_once, None
         while at_once:
             try:
@@ -218,6 +232,11 @@ class Programs:
         dealt = len(self.dealt)
         resized = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((dealt, *leaf.shape[1:]), leaf.dtype), shapes)
         return _like(resized, self.by_member)
+
+
+@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+def _compiled(programs: Programs, name: str, x64: bool) -> Program:
+    return programs.compile_within_memory(name)
 
 
 def _like(shapes: Any, sharding: NamedSharding) -> Any:

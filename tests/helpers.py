@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from spectral_dd import models, padding, stored
+from spectral_dd import family, models, padding, programs, stored
 from spectral_dd.data import draw_all
 from spectral_dd.family import Family
 from spectral_dd.kernels.norm import global_max_pool, max_pool
@@ -27,6 +27,13 @@ def logits_of(model, variables, images):
     return model.apply(variables, images, train=False)
 
 
+# What a process keeps of programs is of one kind.
+kept = {
+    (module, name): functools.lru_cache(programs.PROGRAMS_KEPT)(getattr(module, name).__wrapped__)
+    for module, name in ((programs, "_compiled"), (family, "_initial_state"), (family, "_distance"))
+}
+
+
 @contextlib.contextmanager
 def fast_programs():
     """What is compiled as with `fast_jit`: all programs of families."""
@@ -34,6 +41,8 @@ def fast_programs():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(jax, "jit", fast_jit)
         patched.setattr(jax.stages.Lowered, "compile", functools.partialmethod(compile_it, compiler_options=FAST))
+        for module, name in kept:
+            patched.setattr(module, name, kept[module, name])
         yield
 
 

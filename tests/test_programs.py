@@ -48,6 +48,25 @@ def test_every_program_computes_fewer_members_at_once_where_memory_is_short(digi
     assert roomy.at_once == 4 and tight.at_once < 4 and tight.memory < roomy.memory
 
 
+def test_packs_that_differ_in_what_their_members_are_given_share_their_programs(digits):
+    """Which is right, because no such value is in the text of a program."""
+    noisy = members(2, label_noise=0.5)
+    given = {"learning_rate": 0.5, "weight_decay": 0.1, "momentum": 0.2, "label_noise": 0.8, "noise_kind": "permute"}
+    one, other, static, narrow = (
+        family_of(pack, digits).programs
+        for pack in (
+            noisy,
+            [config.replace(seed=9, init_seed=7, **given) for config in noisy],
+            [config.replace(optimizer="sgd") for config in noisy],
+            [config.replace(width=2) for config in noisy],
+        )
+    )
+    for name in ("training", "evaluation", "spectra", "logits"):
+        assert one.lower(name, 1).as_text() == other.lower(name, 1).as_text()
+    assert one["evaluation"] is other["evaluation"] is not static["evaluation"]
+    assert len({one, other, static, narrow}) == 3
+
+
 def test_members_are_dealt_in_groups_of_equal_size(digits):
     programs = family_of(members(5), digits, jax.local_devices()[:1], lowering=Lowering("lax", 4)).programs
     assert programs.dealt == [0, 1, 2, 3, 4, 4]  # two groups of three
