@@ -141,11 +141,12 @@ def table(results: dict[str, Any], name: str) -> list[str]:
             account = target.Account(**found)
             config = members(case)[0][0]
             bounds = account.bounds(chip, config)
+            cycles = f"{account.cycles / 1e6:,.2f}" if account.cycles else ""  # which compilers for GPUs do not say
             by, rate = max(bounds, key=bounds.__getitem__), case.members * BATCH / max(bounds.values())
             less = f"{account.temporary / first['temporary']:.2f}" if isinstance(first, dict) else ""
             lines.append(
                 f"{about}| {account.bytes / 1e6:,.0f} | {account.bytes / bound:.1f} | {account.temporary / 1e6:,.0f} | "
-                f"{less} | {account.flops / 1e9:,.0f} | {account.cycles / 1e6:,.2f} | {by} | "
+                f"{less} | {account.flops / 1e9:,.0f} | {cycles} | {by} | "
                 f"{rate:,.0f} | {account.compile_seconds:.0f} |"
             )
     return lines
@@ -153,14 +154,15 @@ def table(results: dict[str, Any], name: str) -> list[str]:
 
 def kinds(results: dict[str, Any], name: str) -> list[str]:
     """Which operations move the bytes of the default lowering."""
+    default = "packed" if hardware.parse_target(name).chip.gpu else "vmap"
     lines = [
-        f"### What moves the bytes: packed, {name}",
+        f"### What moves the bytes: {default}, {name}",
         "",
         "| pack | operation | share of the bytes |",
         "|---|---|---:|",
     ]
     for case in CASES:
-        found = results.get(f"{name} {case.name} packed")
+        found = results.get(f"{name} {case.name} {default}")
         if isinstance(found, dict):
             for kind, moved in sorted(found["by_kind"].items(), key=lambda item: -item[1]):
                 if moved > 0.03 * found["bytes"]:

@@ -229,12 +229,10 @@ def _directions(config, key, inputs: Sequence[Array], probed: Probed, images: Im
     """Directions through the examples of all splits, `(example, direction, ...)`."""
     match config.spectrum.direction:
         case "random":
-            keys = [jax.random.fold_in(key, i) for i in range(len(inputs))]
-            drawn = [
-                spectrum.random_directions(key, config.spectrum.directions, x)
-                for key, x in zip(keys, inputs, strict=True)
-            ]
-            return jnp.concatenate(drawn)
+            # Of all splits at once, as many as the largest needs: each draw of a program takes long to compile.
+            keys, largest = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(inputs))), max(inputs, key=len)
+            drawn = jax.vmap(lambda key: spectrum.random_directions(key, config.spectrum.directions, largest))(keys)
+            return jnp.concatenate([v[: len(x)] for v, x in zip(drawn, inputs, strict=True)])
         case "adversarial":
             directions = functools.partial(spectrum.adversarial_directions, logits)
             return spectrum.in_chunks(directions, jnp.concatenate(inputs), max_batch)

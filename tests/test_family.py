@@ -200,7 +200,7 @@ def test_a_diverging_member_leaves_the_others_bit_identical(digits, fast_compile
         jax.tree.map(lambda a, b, i=others: np.testing.assert_array_equal(a[i], b[i]), sane, wild)
 
 
-def test_the_number_of_devices_changes_nothing(digits):
+def test_the_number_of_devices_changes_nothing(digits, fast_compile):
     """Also where members do not divide evenly; bit for bit, since each runs the same program."""
     members = mixed_pack(model="mlp")
     pack = [*members, members[0].replace(seed=9)]

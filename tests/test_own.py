@@ -106,7 +106,8 @@ def test_spectra_are_those_of_the_function_at_every_point(trained, signals):
 
 
 def test_other_spectra_and_members_need_the_class_and_the_data_again(trained, signals, monkeypatch):
-    sdd.evaluate_spectra(trained, "wide", {"spectrum_half_width": 2.0}, dataset=signals, model=Plain)
+    wide = {"spectrum_half_width": 2.0, "spectrum_measures": 0}
+    sdd.evaluate_spectra(trained, "wide", wide, dataset=signals, model=Plain)
     assert sdd.load_results(trained, "wide").energy.notnull().any()
     with pytest.raises(InputError, match="--dataset=signals: "):
         sdd.evaluate_spectra(trained, "again", {}, model=Plain)
