@@ -16,7 +16,7 @@ import numpy as np
 from spectral_dd import devices, measures, models, padding, probe
 from spectral_dd.config import Config
 from spectral_dd.data import Dataset, Draws
-from spectral_dd.programs import PROGRAMS_KEPT, Arrays, Programs, init_variables
+from spectral_dd.programs import PACKS_KEPT, Arrays, Programs, init_variables
 from spectral_dd.sweeps import Lowering
 from spectral_dd.training import Images, Member, State, initial_state
 
@@ -61,6 +61,7 @@ class Family:
         self._images = jax.device_put(arrays.images, self.programs.replicated)
         self._members, self._probed = self.to_devices(arrays.members), self.to_devices(arrays.probed)
         self._initial: Any = None  # parameters
+        self._distance = _distance(self.programs)
 
     def initial_state(self) -> State:
         """The state before the first epoch: each member is drawn at its own width, then padded."""
@@ -102,7 +103,7 @@ class Family:
         if self._initial is None:
             self.initial_state()
         found = self.programs["evaluation"].call(self._members, state, self._images)
-        distance = _distance(self.programs)(state.variables["params"], self._initial, None)
+        distance = self._distance(state.variables["params"], self._initial, None)
         return self.to_host(found | {"distance_from_initialisation": distance})
 
     def probe(self, state: State, epoch: int) -> dict[str, np.ndarray]:
@@ -159,13 +160,13 @@ class Family:
         return _as_tree(self.programs.abstract_state())
 
 
-@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+@functools.lru_cache(maxsize=PACKS_KEPT)
 def _initial_state(programs: Programs) -> Any:
     """The states of all members from what they are given and their first variables."""
     return jax.jit(jax.vmap(functools.partial(initial_state, programs.config)), out_shardings=programs.by_member)
 
 
-@functools.lru_cache(maxsize=PROGRAMS_KEPT)
+@functools.lru_cache(maxsize=PACKS_KEPT)
 def _distance(programs: Programs) -> Any:
     """Distances of parameters, member by member, so that the number of devices does not change the order of sums."""
     return jax.jit(programs.over_members(lambda a, b, _: measures.distance(a, b), 1, 0))

@@ -28,8 +28,8 @@ from spectral_dd.training import INITIALISATION, Images, Member, State, evaluate
 SPECTRUM_BATCH = {"cpu": 128}
 ACCELERATOR_SPECTRUM_BATCH = 256
 
-# The last of a process that are kept for the next pack.
-PROGRAMS_KEPT = 32
+# The programs of so many packs are kept for the next that is like one of them.
+PACKS_KEPT = 8
 
 
 def lowerings(platform: str, config: Config) -> list[Lowering]:
@@ -119,8 +119,9 @@ class Programs:
         self._identity = (
             models.find(self.config.model), own, *self.config.static().items(), self.config.width, num_classes,
             structure, *((leaf.shape, leaf.dtype) for leaf in leaves), *on, self.lowering, self.memory_limit,
-            self._at_once, self._on_each,
+            self._at_once, self._on_each, jax.config.read("jax_enable_x64"),
         )  # fmt: skip
+        self._compiled = _compiled(self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Programs) and self._identity == other._identity
@@ -134,9 +135,11 @@ class Programs:
         Raises:
           InputError: not even one member fits into the memory of a device.
         """
-        return _compiled(self, name, jax.config.read("jax_enable_x64"))
+        if name not in self._compiled:
+            self._compiled[name] = self._compile_within_memory(name)
+        return self._compiled[name]
 
-    def compile_within_memory(self, name: str) -> Program:
+    def _compile_within_memory(self, name: str) -> Program:
         at_once, needed = self._at_once, None
         while at_once:
             try:
@@ -234,9 +237,10 @@ class Programs:
         return _like(resized, self.by_member)
 
 
-@functools.lru_cache(maxsize=PROGRAMS_KEPT)
-def _compiled(programs: Programs, name: str, x64: bool) -> Program:
-    return programs.compile_within_memory(name)
+@functools.lru_cache(maxsize=PACKS_KEPT)
+def _compiled(programs: Programs) -> dict[str, Program]:
+    """What is compiled of equal programs, by name; each of them holds it as long as it lives."""
+    return {}
 
 
 def _like(shapes: Any, sharding: NamedSharding) -> Any:

@@ -29,7 +29,7 @@ def logits_of(model, variables, images):
 
 # What a process keeps of programs is of one kind.
 kept = {
-    (module, name): functools.lru_cache(programs.PROGRAMS_KEPT)(getattr(module, name).__wrapped__)
+    (module, name): functools.lru_cache(programs.PACKS_KEPT)(getattr(module, name).__wrapped__)
     for module, name in ((programs, "_compiled"), (family, "_initial_state"), (family, "_distance"))
 }
 
