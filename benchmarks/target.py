@@ -23,6 +23,7 @@ from spectral_dd.errors import InputError
 from spectral_dd.family import host_arrays
 from spectral_dd.planning import hardware, target
 from spectral_dd.planning.liveness import inner_programs
+from spectral_dd.programs import lowerings
 from spectral_dd.provenance import provenance
 from spectral_dd.sweeps import Lowering
 
@@ -154,7 +155,8 @@ def table(results: dict[str, Any], name: str) -> list[str]:
 
 def kinds(results: dict[str, Any], name: str) -> list[str]:
     """Which operations move the bytes of the default lowering."""
-    default = "packed" if hardware.parse_target(name).chip.gpu else "vmap"
+    usual = lowerings(hardware.parse_target(name).platform, members(CASES[0])[0][0])[0]
+    default = next(of for of, lowering in LOWERINGS.items() if lowering.convolution == usual.convolution)
     lines = [
         f"### What moves the bytes: {default}, {name}",
         "",

@@ -38,7 +38,7 @@ def test_parameters_and_flops_are_those_of_the_network(digits):
 @pytest.mark.parametrize("model", models.MODELS)
 def test_parameters_of_any_width_follow_from_three(model, colours):
     cost = Cost([], colours)
-    for width in (4, 9):
+    for width in (1, 4, 9):
         config = Config.of(model=model, width=width)
         assert cost.parameters(config) == count(config, 10, (32, 32, 3))
 
